@@ -1,0 +1,40 @@
+# Every target does its own set-up (.ci/setup): system packages by apt-get, named before they are installed, and a virtual
+# environment in .venv. A second run only looks. PYTHON=/path/to/python3 chooses the interpreter.
+BIN := .venv/bin
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+export PYTHON
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup setup-rig demo test test-all lint bench
+
+help:
+	@echo 'make demo      the whole of vmcompat on the sample fleet, and on two real libvirt hosts where this machine can run them'
+	@echo 'make test      lint, the quick tests and the rig tests'
+	@echo 'make test-all  the same with the slow sweeps against libvirt'
+	@echo 'make lint      ruff, mypy, and notebooks without outputs'
+	@echo 'make bench     the speed against asking libvirt'
+
+setup:
+	@.ci/setup
+
+setup-rig:
+	@.ci/setup rig
+
+demo: setup-rig
+	@$(BIN)/python notebooks/demo.py
+
+test: setup-rig lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup-rig lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(NOTEBOOKS))
+
+bench: setup
+	@$(BIN)/python -m tests.bench

@@ -1,0 +1,1 @@
+"""CPU baselines of many hosts in libvirt's own terms."""
