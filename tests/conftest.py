@@ -1,0 +1,29 @@
+"""What every test may ask for: the sample fleets, the shared data, and how hypothesis runs."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Deadlines measure the machine, not the code; a run in CI repeats itself, one at a desk goes on looking.
+settings.register_profile("desk", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of the sample fleets that come with the project."""
+    return ROOT / "sample_caps"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real-world documents beside the checkout; under the LGPL, so never copied into it."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip("no ../shared/data beside the checkout, where libvirt's maps and test data are")
+    return folder

@@ -1,0 +1,230 @@
+"""The floor plan holds: who imports whom, what importing costs, and what no committed file may name."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "vmcompat"
+
+
+def room(name: str, *files: str) -> list[str]:
+    return [*(f"{name}.{file}" for file in files), name]
+
+
+# From top to bottom: a module imports only from above its own. The empty name is the front door.
+PLAN = [
+    *["errors", "schema", "connect"],
+    *room("fleet", "cpu", "cpu_map", "records", "sources", "frames"),
+    *room("baseline", "meanings", "common", "lattice", "pools", "compare", "export"),
+    *room("migration", "domain", "preflight", "migrate", "evacuate", "drift"),
+    *room("plot", "_style", "features", "migration", "lattice", "frontier", "loss", "dendrogram"),
+    *room("widgets", "progress", "explorer", "planner"),
+    *["report", "", "cli"],
+]
+UPHILL = {("fleet.frames", "Fleet.baseline"), ("fleet.frames", "Fleet.baselines")}
+
+
+class Edge(NamedTuple):
+    """One import: from which module, inside which class and function ("" at the top), to which full name."""
+
+    module: str
+    inside: str
+    name: str
+    typing_only: bool = False
+
+
+def imports(source: str, *, module: str, is_package: bool = False) -> Iterator[Edge]:
+    """Every import in a module's text, the relative ones made absolute."""
+    full = ["vmcompat", *module.split(".")] if module else ["vmcompat"]
+    package = full if is_package else full[:-1]
+
+    def walk(node: ast.AST, inside: str, typing_only: bool) -> Iterator[Edge]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Edge(module, inside, alias.name, typing_only)
+            elif isinstance(child, ast.ImportFrom):
+                above = package[: len(package) - child.level + 1] if child.level else []
+                base = ".".join([*above, *([child.module] if child.module else [])])
+                for alias in child.names:
+                    yield Edge(module, inside, f"{base}.{alias.name}", typing_only)
+            elif isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                yield from walk(child, f"{inside}.{child.name}".lstrip("."), typing_only)
+            else:
+                guarded = isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")
+                yield from walk(child, inside, typing_only or guarded)
+
+    yield from walk(ast.parse(source), "", False)
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name below vmcompat."""
+    named = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return named
+
+
+def graph() -> list[Edge]:
+    return [
+        edge
+        for module, path in modules().items()
+        for edge in imports(path.read_text(), module=module, is_package=path.name == "__init__.py")
+    ]
+
+
+def target(name: str) -> str | None:
+    """The module of the plan that a full name lies in, the longest that fits; None outside vmcompat."""
+    parts = name.split(".")
+    if parts[0] != "vmcompat":
+        return None
+    below = [".".join(parts[1:end]) for end in range(len(parts), 0, -1)]
+    return next(module for module in below if module in PLAN)
+
+
+def uphill(edges: list[Edge]) -> list[Edge]:
+    """The edges that the plan forbids; a module with an exception may also name the types of its answers."""
+    excused = {module for module, _ in UPHILL}
+    found = []
+    for edge in edges:
+        to = target(edge.name)
+        if to is None or PLAN.index(to) < PLAN.index(edge.module):
+            continue
+        if (edge.module, edge.inside) in UPHILL or (edge.typing_only and edge.module in excused):
+            continue
+        found.append(edge)
+    return found
+
+
+def test_every_module_has_its_place_in_the_plan() -> None:
+    assert [module for module in modules() if module not in PLAN] == []
+
+
+def test_a_module_imports_only_from_above_its_own() -> None:
+    edges = graph()
+    assert any(target(edge.name) for edge in edges), (
+        "no import inside vmcompat was found: the reader is broken"
+    )
+    assert uphill(edges) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("fleet.frames", "from vmcompat.baseline.common import Baseline"),
+        ("fleet.frames", "from ..baseline import common"),
+        ("fleet.frames", "class Fleet:\n    def select(self):\n        import vmcompat.baseline.common"),
+        ("baseline.common", "if TYPE_CHECKING:\n    from vmcompat.plot.features import features"),
+        ("baseline.lattice", "from vmcompat import read_fleet"),
+        ("errors", "try:\n    from vmcompat import schema\nexcept ImportError:\n    pass"),
+    ],
+)
+def test_an_import_from_below_is_seen(module: str, source: str) -> None:
+    assert len(uphill(list(imports(source, module=module)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        (
+            "fleet.frames",
+            "class Fleet:\n    def baseline(self):\n        from ..baseline.common import of_hosts",
+        ),
+        ("fleet.frames", "if TYPE_CHECKING:\n    from vmcompat.baseline.common import Baseline"),
+        ("baseline.common", "import pandas as pd\nfrom vmcompat.fleet import frames"),
+        ("cli", "import vmcompat as vc"),
+    ],
+)
+def test_the_two_named_exceptions_and_imports_from_above_pass(module: str, source: str) -> None:
+    assert uphill(list(imports(source, module=module))) == []
+
+
+def test_only_connect_imports_libvirt() -> None:
+    importers = {edge.module for edge in graph() if edge.name.split(".")[0].startswith("libvirt")}
+    assert importers <= {"connect"}
+
+
+def test_importing_vmcompat_loads_no_plots_widgets_or_libvirt() -> None:
+    program = (
+        "import sys, vmcompat; print(*{'matplotlib', 'ipywidgets', 'libvirt'}.intersection(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+def test_what_vmcompat_requires_is_what_it_imports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = {re.split(r"[<>=\[ ]", line)[0] for line in project["dependencies"]}
+    optional = {"libvirt", "ipywidgets", "tqdm", "IPython"}
+    imported = {edge.name.split(".")[0] for edge in graph()} - sys.stdlib_module_names - {"vmcompat"}
+    assert imported - optional == required
+
+
+def test_the_extra_all_sums_up_the_others_and_set_up_without_libvirt_takes_the_rest() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    others = set(extras) - {"all"}
+    assert extras["all"] == [f"vmcompat[{','.join(name for name in extras if name != 'all')}]"]
+    fallback = re.search(r"extras=(\w+(?:,\w+)+)$", (ROOT / ".ci/setup").read_text(), re.MULTILINE)
+    assert fallback is not None
+    assert set(fallback[1].split(",")) == others - {"libvirt"}
+
+
+def test_constraints_are_names_and_versions_only() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
+    assert "pandas" in {line.split("==")[0] for line in lines}
+
+
+# In pieces, so that this file is not among the finds.
+REGISTRIES = [
+    "pypi" + r"\.org",
+    "python" + r"hosted\.org",
+    "ana" + r"conda\.org",
+    "npm" + r"js\.(org|com)",
+    "deb" + r"\.debian\.org",
+    "archive" + r"\.ubuntu\.com",
+    "--(extra-)?" + "index-url",
+    "file:" + "///opt",
+]
+HOMES = [r"/(home|Users)" + r"/[a-z][\w.-]*/"]
+
+
+def forbidden() -> re.Pattern[str]:
+    """Package registries, people's home folders, and the place where this very checkout lies."""
+    here = [re.escape(str(ROOT)), re.escape(str(ROOT.parent / "shared"))]
+    return re.compile("|".join([*REGISTRIES, *HOMES, *here]))
+
+
+def test_no_committed_file_names_a_registry_or_a_path_of_a_machine() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout: which files are committed is not known")
+    files = [name for name in listed.stdout.split("\0") if (ROOT / name).is_file()]
+    assert "pyproject.toml" in files
+    texts = {name: (ROOT / name).read_bytes().decode("utf-8", "replace") for name in files}
+    found = [f"{name}: {hit[0]}" for name, text in texts.items() for hit in forbidden().finditer(text)]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pip install --" + "index-url x",
+        "https://files.python" + "hosted.org/x",
+        "open('/ho" + "me/jane/x')",
+        f"read {ROOT}/x",
+    ],
+)
+def test_a_registry_or_a_path_of_a_machine_is_seen(line: str) -> None:
+    assert forbidden().search(line)
