@@ -1,1 +1,59 @@
-"""CPU baselines of many hosts in libvirt's own terms."""
+"""CPU baselines of many virtualization hosts, in libvirt's own terms: which may swap guests, and at what price.
+
+>>> import vmcompat as vc
+>>> fleet = vc.read_fleet("sample_caps/virsh_pair")
+>>> fleet.baseline()
+<Baseline Westmere of 2 hosts: 51 features, x86-64-v2; host view, advisory, CPU map 12.8.0>
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vmcompat.errors import VmcompatError
+from vmcompat.fleet.cpu_map import CpuMap
+from vmcompat.fleet.frames import Fleet, read_fleet
+
+if TYPE_CHECKING:
+    from vmcompat import migration, plot
+    from vmcompat.baseline.common import Baseline
+    from vmcompat.baseline.compare import Comparison, compare, migration_matrix
+    from vmcompat.migration.domain import apply_baseline
+    from vmcompat.migration.migrate import plan_migration
+
+__version__ = "0.1.0"
+__all__ = [
+    "Baseline",
+    "Comparison",
+    "CpuMap",
+    "Fleet",
+    "VmcompatError",
+    "apply_baseline",
+    "compare",
+    "migration",
+    "migration_matrix",
+    "plan_migration",
+    "plot",
+    "read_fleet",
+]
+
+_LAZY = {
+    "Baseline": "vmcompat.baseline.common",
+    "Comparison": "vmcompat.baseline.compare",
+    "apply_baseline": "vmcompat.migration.domain",
+    "compare": "vmcompat.baseline.compare",
+    "migration": "vmcompat.migration",
+    "migration_matrix": "vmcompat.baseline.compare",
+    "plan_migration": "vmcompat.migration.migrate",
+    "plot": "vmcompat.plot",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'vmcompat' has no attribute {name!r}")
+    module = import_module(_LAZY[name])
+    value = module if _LAZY[name].endswith(f".{name}") else getattr(module, name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,1 @@
+"""From frames to answers: what a group of hosts has in common, what it costs, and who it runs on."""

@@ -1,0 +1,275 @@
+"""Groups of hosts -> libvirt's answers: who is in, which features they share, which model names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple
+
+from vmcompat.baseline.choice import QEMU_DRIVER_HIDES, Description, Question, choose, describe
+from vmcompat.baseline.hypervisor import HypervisorLimits, limits_of
+from vmcompat.errors import NoBaselineError
+from vmcompat.fleet.cpu import Cpu
+from vmcompat.fleet.cpu_map import CpuMap, CpuModel
+from vmcompat.fleet.expand import View, version
+from vmcompat.fleet.frames import Fleet
+
+
+class Member(NamedTuple):
+    """One host of a group: what it offers, over the features of the group, and where that was read."""
+
+    host: str
+    cpu: Cpu
+    model_vendor: str | None
+    offered: int
+    reported: int
+    beyond: frozenset[str]
+    source: str
+    sha256: str
+    libvirt: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What libvirt finds for one group, before it is written down.
+
+    Attributes
+    ----------
+    members : tuple of Member
+    missing : tuple of str
+        Hosts that could not be intersected, with their status.
+    model : CpuModel
+    described : list of (name, policy)
+        Features beside the model, before any filter.
+    hidden : frozenset of str
+        What libvirt's filters take away from them.
+    vendor : str or None
+        None where libvirt writes none.
+    fallback : str
+    limits : HypervisorLimits
+    restrictions : tuple of (reason, names)
+        Shared features that the map or the emulator leaves out.
+    limit : int or None
+        Of the physical address bits [bits].
+    """
+
+    members: tuple[Member, ...]
+    missing: tuple[str, ...]
+    model: CpuModel
+    described: Description
+    hidden: frozenset[str]
+    vendor: str | None
+    fallback: str
+    limits: HypervisorLimits
+    restrictions: tuple[tuple[str, tuple[str, ...]], ...]
+    limit: int | None
+
+    @property
+    def features(self) -> Description:
+        """Features beside the model as libvirt lists them."""
+        return [(name, policy) for name, policy in self.described if name not in self.hidden]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """One group up to the choice of its model."""
+
+    members: tuple[Member, ...]
+    missing: tuple[str, ...]
+    features: int
+    question: Question
+    written: bool
+    limits: HypervisorLimits
+    restrictions: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def answers(
+    fleet: Fleet,
+    groups: Sequence[Sequence[int]],
+    *,
+    migratable: bool,
+    driver: str,
+    cpu_map: CpuMap,
+    asked_of: str | None,
+    allow_missing: bool,
+) -> list[Answer | NoBaselineError]:
+    """Libvirt's answer for each group, or why there is none.
+
+    Parameters
+    ----------
+    fleet : Fleet
+    groups : sequence of sequences of int
+        Positions of hosts in the fleet, in the order in which libvirt would be given them.
+    migratable, driver, asked_of, allow_missing
+        As for :meth:`Fleet.baseline`.
+    cpu_map : CpuMap
+        Whose models are candidates.
+
+    Returns
+    -------
+    list of Answer or NoBaselineError
+        One a group.
+    """
+    everyone = _members(fleet)
+    shared: list[_Shared | NoBaselineError] = []
+    for positions in groups:
+        try:
+            members, missing = _known(fleet, everyone, positions, allow_missing=allow_missing)
+            asked = positions if asked_of is None else fleet.positions([asked_of])
+            limits = HypervisorLimits()
+            if fleet.view == "hypervisor":
+                records = [fleet.records[i] for i in asked if asked_of is not None or everyone[i] is not None]
+                limits = limits_of(records, virttype=fleet.virttype, cpu_map=cpu_map)
+            shared.append(_shared(fleet, members, missing, limits, cpu_map, migratable=migratable))
+        except NoBaselineError as e:
+            shared.append(e)
+    found = [s for s in shared if isinstance(s, _Shared)]
+    rows = cpu_map.rows(s.features for s in found)
+    models = iter(choose(rows, [s.question for s in found], cpu_map=cpu_map))
+    return [
+        s if isinstance(s, NoBaselineError) else _answer(s, next(models), fleet.view, cpu_map, migratable, driver)
+        for s in shared
+    ]
+
+
+def _members(fleet: Fleet) -> list[Member | None]:
+    return [
+        Member(record.name, x.cpu, x.model_vendor, x.offered, x.reported, x.beyond,
+               x.document.source, x.document.sha256, record.libvirt)
+        if x.status == "ok" and x.cpu is not None and x.document is not None
+        else None
+        for record, x in zip(fleet.records, fleet.readings, strict=True)
+    ]  # fmt: skip
+
+
+def _known(
+    fleet: Fleet, everyone: list[Member | None], positions: Sequence[int], *, allow_missing: bool
+) -> tuple[tuple[Member, ...], tuple[str, ...]]:
+    members = tuple(m for m in (everyone[i] for i in positions) if m is not None)
+    missing = tuple(f"{fleet.names[i]} ({fleet.readings[i].status})" for i in positions if everyone[i] is None)
+    if missing and not allow_missing:
+        raise NoBaselineError(
+            f"the CPU of {len(missing)} of {len(positions)} hosts is not known: {some(missing)}. See fleet.findings; "
+            f"mend or drop them, or give allow_missing=True to answer without them"
+        )
+    if not members:
+        raise NoBaselineError("no host with a known CPU to compute a baseline of")
+    return members, missing
+
+
+def _shared(
+    fleet: Fleet,
+    members: tuple[Member, ...],
+    missing: tuple[str, ...],
+    limits: HypervisorLimits,
+    cpu_map: CpuMap,
+    *,
+    migratable: bool,
+) -> _Shared:
+    vendor, written = _common_vendor(members, cpu_map)
+    offered = reduce(int.__and__, [m.offered for m in members])
+    features, restrictions = _restricted(offered, fleet.cpu_map, cpu_map, limits, migratable=migratable)
+    if not features:
+        raise NoBaselineError(f"the CPUs of {some([m.host for m in members])} have no feature in common")
+    names = frozenset([m.cpu.model for m in members if m.cpu.model])
+    question = Question(vendor=vendor, names=names, allowed=limits.allowed)
+    return _Shared(members, missing, features, question, written, limits, restrictions)
+
+
+def _answer(
+    shared: _Shared, model: CpuModel | None, view: View, cpu_map: CpuMap, migratable: bool, driver: str
+) -> Answer | NoBaselineError:
+    hosts = [m.host for m in shared.members]
+    if model is None:
+        return NoBaselineError(f"no CPU model that every hypervisor lists fits {some(hosts)}")
+    hidden = frozenset(QEMU_DRIVER_HIDES if view == "host" and driver == "qemu" else ())
+    if migratable and not shared.limits.knows_migratable:
+        hidden |= cpu_map.non_migratable
+    blockers = (shared.limits.allowed or {}).get(model.name, 0)
+    question = shared.question
+    return Answer(
+        members=shared.members,
+        missing=shared.missing,
+        model=model,
+        described=describe(shared.features, model, cpu_map=cpu_map, blockers=blockers),
+        hidden=hidden,
+        vendor=question.vendor if shared.written else None,
+        fallback="forbid" if view == "hypervisor" or question.names == {model.name} else "allow",
+        limits=shared.limits,
+        restrictions=shared.restrictions,
+        limit=_limit(shared.members, view, cpu_map),
+    )
+
+
+def _common_vendor(members: Iterable[Member], cpu_map: CpuMap) -> tuple[str | None, bool]:
+    """The vendor that restricts the models, and whether libvirt prints it: only if every host names it.
+
+    Raises
+    ------
+    NoBaselineError
+        Vendors differ, or one is unknown to the map.
+    """
+    first: dict[tuple[str | None, str | None], str] = {}
+    vendor: str | None = None
+    written = True
+    for i, m in enumerate(members):
+        key = (m.cpu.vendor, m.model_vendor)
+        if key in first:
+            continue
+        first[key] = m.host
+        named, of_model = key
+        written = written and named is not None
+        if i > 0 and named and of_model and named != of_model:
+            raise NoBaselineError(f"{m.host} says vendor {named}, its model {m.cpu.model} is {of_model}'s")
+        says = named if i == 0 else named or of_model
+        if says is None:
+            continue
+        if vendor is None:
+            if says not in cpu_map.vendors:
+                raise NoBaselineError(f"{m.host}: the CPU map knows no vendor {says}")
+            vendor = says
+        elif vendor != says:
+            raise NoBaselineError(
+                f"CPU vendors do not match: {next(iter(first.values()))} is {vendor}, {m.host} is {says}; "
+                f"fleet.baselines() answers for each vendor"
+            )
+    return vendor, written
+
+
+def _restricted(
+    offered: int, fleet_map: CpuMap, answer_map: CpuMap, limits: HypervisorLimits, *, migratable: bool
+) -> tuple[int, tuple[tuple[str, tuple[str, ...]], ...]]:
+    """The shared features over the map of the answer, and what that map or the emulator leaves out."""
+    restrictions = []
+    shared = offered
+    if answer_map is not fleet_map:
+        names = fleet_map.names(offered)
+        shared = answer_map.set_of(names)
+        younger = tuple(n for n in names if n not in answer_map.index)
+        restrictions.append((f"the CPU map of libvirt {answer_map.version} does not know it", younger))
+    if limits.properties is not None:
+        known = answer_map.set_of(limits.properties)
+        unheard = tuple(answer_map.names(shared & ~known))
+        restrictions.append(("the emulator asked has no such property", unheard))
+        shared &= known
+        if migratable and limits.knows_migratable:
+            stuck = answer_map.set_of(n for n, may in limits.properties.items() if may is False)
+            restrictions.append(("cannot be migrated", tuple(answer_map.names(shared & stuck))))
+            shared &= ~stuck
+    return shared, tuple((reason, names) for reason, names in restrictions if names)
+
+
+def _limit(members: tuple[Member, ...], view: View, answer_map: CpuMap) -> int | None:
+    """Libvirt prints it from 9.3 on: the least, if every input limits the passed-through address bits."""
+    if view == "host" or version(answer_map.version)[:2] < (9, 3):
+        return None
+    limits = [m.cpu.maxphysaddr.limit for m in members if m.cpu.maxphysaddr and m.cpu.maxphysaddr.mode == "passthrough"]
+    known = [b for b in limits if b is not None]
+    return min(known) if len(known) == len(members) else None
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Some names in words, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

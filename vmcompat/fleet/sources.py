@@ -1,0 +1,315 @@
+"""Where documents come from: files, folders, XML text, live libvirt; and which document belongs to which host."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from vmcompat.errors import ConnectError, DocumentError, FrameError
+from vmcompat.fleet.records import MAX_DOCUMENT_BYTES, Document, read_documents
+
+Source: TypeAlias = str | Path | Mapping[str, str | bytes] | Iterable["str | Path"]
+
+HOSTS_CSV: Final = "hosts.csv"
+_URI = re.compile(r"[a-z][a-z0-9]*(\+[a-z0-9]+)?://")
+_FILE_NAME = re.compile(r"(?P<host>.+?)(\.(capabilities|domcapabilities|qemucaps|cpu)(\.[^.]+)?)?\.xml")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something noticed while reading: which host, what, and what to do about it."""
+
+    host: str
+    code: str
+    severity: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRecord:
+    """All that was read of one host.
+
+    Attributes
+    ----------
+    documents : tuple of Document
+        In input order.
+    unreadable : tuple of str
+        Documents that could not be used.
+    columns : mapping of str to str
+        The host's row of ``hosts.csv``.
+    libvirt, qemu : str or None
+        Versions, where known.
+    findings : tuple of Finding
+    """
+
+    name: str
+    documents: tuple[Document, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    columns: Mapping[str, str]
+    libvirt: str | None = None
+    qemu: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def fact(self, column: str) -> Any:
+        """What the first document that knows it says of a column of ``fleet.hosts``."""
+        return next((d.facts[column] for d in self.documents if column in d.facts), None)
+
+    @property
+    def arch(self) -> str | None:
+        """Architecture of the host, from the first document that says it."""
+        return next((d.arch for d in self.documents if d.arch), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One document, or the error in its place, and the host it belongs to."""
+
+    host: str
+    content: Document | VmcompatFailure
+    libvirt: str | None = None
+    qemu: str | None = None
+    columns: Mapping[str, str] | None = None
+
+
+VmcompatFailure: TypeAlias = DocumentError | ConnectError
+
+
+def read_hosts(source: Source, *, hypervisor: bool, virttype: str | None, collect: bool | None) -> list[HostRecord]:
+    """Reads a source into one record a host.
+
+    Parameters
+    ----------
+    source : path, URI, mapping or list
+        As in :func:`vmcompat.read_fleet`.
+    hypervisor : bool
+        Ask live hosts for domain capabilities too, over a connection that may write.
+    virttype : str or None
+        Which domain capabilities to ask live hosts for.
+    collect : bool or None
+        Keep what cannot be read as a finding; None: unless the source is a single file or host.
+
+    Returns
+    -------
+    list of HostRecord
+        In input order, folders in natural order.
+
+    Raises
+    ------
+    DocumentError, ConnectError
+        A document cannot be used, and problems are not collected.
+    FrameError
+        The source does not exist or is of no known kind.
+    """
+    single = isinstance(source, (str, Path)) and (is_uri(source) or Path(source).is_file())
+    collect = not single if collect is None else collect
+    hosts: dict[str, list[_Piece]] = {}
+    for piece in _pieces(source, hypervisor=hypervisor, virttype=virttype):
+        if not collect and isinstance(piece.content, Exception):
+            raise piece.content
+        hosts.setdefault(piece.host, []).append(piece)
+    records = [_join(name, pieces) for name, pieces in hosts.items()]
+    records = _mark_shared_uuids(records)
+    if not collect:
+        for finding in (f for r in records for f in r.findings if f.severity == "error"):
+            raise DocumentError(f"{finding.message}; {finding.remedy}", source=finding.host)
+    return records
+
+
+def is_uri(source: object) -> bool:
+    """Whether a source names a live libvirt rather than a file."""
+    return isinstance(source, str) and _URI.match(source) is not None
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts h2 before h10."""
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"([0-9]+)", name) if p]
+
+
+def _pieces(source: Source, *, hypervisor: bool, virttype: str | None) -> Iterator[_Piece]:
+    if isinstance(source, Mapping):
+        for name, text in source.items():
+            data = text.encode() if isinstance(text, str) else text
+            yield from _from_bytes(data, host=name, source=name)
+    elif is_uri(source):
+        yield from _live(str(source), hypervisor=hypervisor, virttype=virttype)
+    elif isinstance(source, (str, Path)):
+        path = Path(source)
+        if path.is_dir():
+            yield from _folder(path)
+        elif path.is_file():
+            yield from _file(path, host=_host_of(path.name))
+        else:
+            raise FrameError(f"{source}: no such file or folder, and no libvirt URI (such as qemu+ssh://host/system)")
+    elif isinstance(source, Iterable):
+        for one in source:
+            yield from _pieces(one, hypervisor=hypervisor, virttype=virttype)
+    else:
+        raise FrameError(f"cannot read hosts from a {type(source).__name__}: give a path, a URI, a mapping or a list")
+
+
+def _host_of(file_name: str) -> str:
+    match = _FILE_NAME.fullmatch(file_name)
+    return match["host"] if match else file_name
+
+
+def _folder(folder: Path) -> Iterator[_Piece]:
+    """The XML files of a folder itself; the rows of its hosts.csv name the hosts and join their columns."""
+    rows = _hosts_csv(folder / HOSTS_CSV)
+    paths = sorted(folder.glob("*.xml"), key=lambda p: natural(p.name))
+    if not paths and not rows:
+        raise FrameError(f"{folder}: no *.xml in this folder (subfolders are not read)")
+    by_file = {row.get("file", host): (host, row) for host, row in rows.items()}
+    seen = set()
+    for path in paths:
+        stem = _host_of(path.name)
+        host, row = by_file.get(path.name) or by_file.get(stem) or (stem, {})
+        seen.add(host)
+        for piece in _file(path, host=host):
+            yield replace(piece, columns=row, libvirt=row.get("libvirt") or None, qemu=row.get("qemu") or None)
+    for host, row in rows.items():
+        if host not in seen:
+            missing = DocumentError(
+                f"{host} is listed, but the folder has no document of it", source=str(folder / HOSTS_CSV)
+            )
+            yield _Piece(host, missing, row.get("libvirt") or None, row.get("qemu") or None, row)
+
+
+def _hosts_csv(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        return {}
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True)
+        if "host" not in (reader.fieldnames or ()):
+            raise DocumentError("has no column 'host'", source=str(path), line=1)
+        rows: dict[str, dict[str, str]] = {}
+        for row in reader:
+            if None in row or None in row.values():
+                raise DocumentError("has more or fewer fields than the header", source=str(path), line=reader.line_num)
+            host = row.pop("host")
+            if not host or host in rows:
+                raise DocumentError(f"host {host!r} is empty or named twice", source=str(path), line=reader.line_num)
+            rows[host] = row
+        return rows
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise DocumentError(f"is no UTF-8 table of comma-separated values ({e})", source=str(path)) from e
+
+
+def _file(path: Path, *, host: str) -> Iterator[_Piece]:
+    try:
+        with path.open("rb") as f:
+            data = f.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as e:
+        yield _Piece(host, DocumentError(f"cannot be read ({e.strerror})", source=str(path)))
+        return
+    yield from _from_bytes(data, host=host, source=str(path))
+
+
+def _from_bytes(data: bytes, *, host: str, source: str) -> Iterator[_Piece]:
+    try:
+        documents = read_documents(data, source=source)
+    except DocumentError as e:
+        yield _Piece(host, e)
+        return
+    kinds = [d.kind for d in documents]
+    several = kinds.count("capabilities") + kinds.count("cpu") > 1 or (
+        kinds.count("domcapabilities") > 1 and len({_asked(d) for d in documents}) < len(documents)
+    )
+    for i, document in enumerate(documents, 1):
+        yield _Piece(f"{host}#{i}" if several else host, document)
+
+
+def _asked(document: Document) -> tuple[str | None, ...]:
+    return document.kind, document.arch, document.emulator, document.machine, document.virttype
+
+
+def _live(uri: str, *, hypervisor: bool, virttype: str | None) -> Iterator[_Piece]:
+    from vmcompat import connect
+
+    try:
+        host = connect.read_host(uri, hypervisor=hypervisor, virttype=virttype)
+    except ConnectError as e:
+        yield _Piece(urlsplit(uri).hostname or connect.shown(uri), e)
+        return
+    for text in (host.capabilities, *host.domcapabilities):
+        for piece in _from_bytes(text.encode(), host=host.name, source=connect.shown(uri)):
+            yield replace(piece, host=host.name, libvirt=host.libvirt, qemu=host.qemu)
+
+
+def _join(name: str, pieces: list[_Piece]) -> HostRecord:
+    documents: list[Document] = []
+    unreadable: list[str] = []
+    findings: list[Finding] = []
+    for piece in pieces:
+        content = piece.content
+        if isinstance(content, Document):
+            documents.append(content)
+            continue
+        source = content.source if isinstance(content, DocumentError) else name
+        unreadable.append(source)
+        remedy = "fetch the document again" if isinstance(content, DocumentError) else "check the URI and the rights"
+        findings.append(Finding(name, "unreadable", "error", str(content), remedy))
+    documents, clashes = _without_clashes(name, documents)
+    uuids = {str(d.facts["uuid"]) for d in documents if "uuid" in d.facts}
+    columns = pieces[0].columns or {}
+    listed = columns.get("uuid", "")
+    if listed and uuids and listed not in uuids:
+        clashes.append(Finding(name, "uuid_mismatch", "warning",
+                               f"hosts.csv says UUID {listed}, the capabilities say {', '.join(sorted(uuids))}",
+                               "check whose capabilities these are"))  # fmt: skip
+    return HostRecord(
+        name=name,
+        documents=tuple(documents),
+        unreadable=tuple(unreadable) + tuple(f.message for f in clashes if f.severity == "error"),
+        columns={k: v for k, v in columns.items() if k not in ("file", "uuid", "libvirt", "qemu")},
+        libvirt=next((p.libvirt for p in pieces if p.libvirt), None),
+        qemu=next((p.qemu for p in pieces if p.qemu), None),
+        findings=(*findings, *clashes),
+    )
+
+
+def _without_clashes(name: str, documents: list[Document]) -> tuple[list[Document], list[Finding]]:
+    """Two different documents that answer the same question for one name are no host: both are left out."""
+    kept: list[Document] = []
+    findings: list[Finding] = []
+    for key in dict.fromkeys(_asked(d) for d in documents):
+        same = list({d.sha256: d for d in documents if _asked(d) == key}.values())
+        if len(same) == 1:
+            kept.append(same[0])
+            continue
+        message = f"different {key[0]} documents under one name: {' and '.join(d.source for d in same)}"
+        findings.append(Finding(name, "duplicate_name", "error", message,
+                                "rename or remove one of them"))  # fmt: skip
+    host_arch = next((d.arch for d in kept if d.kind in ("capabilities", "cpu") and d.arch), None)
+    for d in [d for d in kept if d.kind in ("domcapabilities", "qemucaps")]:
+        if host_arch is not None and d.arch not in (host_arch, None) and {d.arch, host_arch} != {"i686", "x86_64"}:
+            kept.remove(d)
+            findings.append(Finding(name, "arch_mismatch", "warning",
+                                    f"{d.source} answers for {d.arch}, the host is {host_arch}: not used",
+                                    "ask for the host's own architecture"))  # fmt: skip
+    return kept, findings
+
+
+def _mark_shared_uuids(records: list[HostRecord]) -> list[HostRecord]:
+    owners: dict[str, list[str]] = {}
+    for record in records:
+        if (uuid := record.fact("uuid")) is not None:
+            owners.setdefault(str(uuid), []).append(record.name)
+    for uuid, names in owners.items():
+        if len(names) == 1:
+            continue
+        message = f"UUID {uuid} is that of {', '.join(names)}"
+        remedy = "keep one name for a host, or give cloned hosts a host_uuid of their own in libvirtd.conf"
+        records = [
+            replace(r, findings=(*r.findings, Finding(r.name, "duplicate_uuid", "error", message, remedy)))
+            if r.name in names
+            else r
+            for r in records
+        ]
+    return records
