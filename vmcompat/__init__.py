@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmcompat import migration, plot
     from vmcompat.baseline.common import Baseline
     from vmcompat.baseline.compare import Comparison, compare, migration_matrix
+    from vmcompat.baseline.twins import twins
     from vmcompat.migration.domain import apply_baseline
     from vmcompat.migration.migrate import plan_migration
 
@@ -36,6 +37,7 @@ __all__ = [
     "plan_migration",
     "plot",
     "read_fleet",
+    "twins",
 ]
 
 _LAZY = {
@@ -43,17 +45,18 @@ _LAZY = {
     "Comparison": "vmcompat.baseline.compare",
     "apply_baseline": "vmcompat.migration.domain",
     "compare": "vmcompat.baseline.compare",
-    "migration": "vmcompat.migration",
     "migration_matrix": "vmcompat.baseline.compare",
     "plan_migration": "vmcompat.migration.migrate",
-    "plot": "vmcompat.plot",
+    "twins": "vmcompat.baseline.twins",
 }
+
+_ROOMS = ("migration", "plot")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"vmcompat.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'vmcompat' has no attribute {name!r}")
-    module = import_module(_LAZY[name])
-    value = module if _LAZY[name].endswith(f".{name}") else getattr(module, name)
-    globals()[name] = value
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
     return value

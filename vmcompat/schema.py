@@ -91,14 +91,29 @@ BASELINES: Final[Mapping[str, str]] = {
     "hosts": "object",
 }
 """``fleet.baselines``, one row a group: the baseline that all its hosts share, and how many distinct features of each
-polarity some host of the group has and the baseline lacks. Without an answer ``reason`` says why and ``model``,
+polarity some host of the group has and the baseline lacks, since another host is known to lack them; controls and
+immunities only those of the group's vendor. Without an answer ``reason`` says why and ``model``,
 ``level`` and ``xml`` are missing. ``level`` is missing too where the baseline has not even x86-64-v1."""
 
 DROPPED: Final[Mapping[str, str]] = {"feature": "str", "group": "str", "polarity": "str", "reason": "str"}
 """``base.dropped``: features that the hosts share and the baseline leaves out, and why."""
 
 LOST: Final[Mapping[str, str]] = {"host": "str", "feature": "str", "group": "str", "polarity": "str"}
-"""``base.lost``: what each host offers and a guest with this baseline does not get."""
+"""``base.lost``: what each host offers, another lacks, and a guest with this baseline does not get."""
+
+TWINS: Final[Mapping[str, str]] = {
+    "group": "str",
+    "n_hosts": "int64",
+    "what": "str",
+    "features": "object",
+    "polarities": "object",
+    "hosts": "object",
+    "value": "str",
+    "others": "str",
+    "explained_by": "object",
+}
+"""``twins().frame``: ``hosts`` (tuple) of the group differ from its others in ``what``: features, maxphysaddr [bits] or
+tsc_frequency [Hz]; ``explained_by`` are the columns that tell the two apart without exception."""
 
 
 def frame(

@@ -28,6 +28,7 @@ class Member(NamedTuple):
     source: str
     sha256: str
     libvirt: str | None
+    address_bits: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,13 +135,14 @@ def answers(
 
 
 def _members(fleet: Fleet) -> list[Member | None]:
-    return [
-        Member(record.name, x.cpu, x.model_vendor, x.offered, x.reported, x.beyond,
-               x.document.source, x.document.sha256, record.libvirt)
-        if x.status == "ok" and x.cpu is not None and x.document is not None
-        else None
-        for record, x in zip(fleet.records, fleet.readings, strict=True)
-    ]  # fmt: skip
+    members: list[Member | None] = []
+    for record, x in zip(fleet.records, fleet.readings, strict=True):
+        if x.status != "ok" or x.cpu is None or x.document is None:
+            members.append(None)
+            continue
+        where = (x.document.source, x.document.sha256, record.libvirt, record.address_bits)
+        members.append(Member(record.name, x.cpu, x.model_vendor, x.offered, x.reported, x.beyond, *where))
+    return members
 
 
 def _known(
@@ -267,6 +269,16 @@ def _limit(members: tuple[Member, ...], view: View, answer_map: CpuMap) -> int |
     limits = [m.cpu.maxphysaddr.limit for m in members if m.cpu.maxphysaddr and m.cpu.maxphysaddr.mode == "passthrough"]
     known = [b for b in limits if b is not None]
     return min(known) if len(known) == len(members) else None
+
+
+def lost_for_sure(members: Sequence[Member]) -> int:
+    """Features that some of the hosts have and another lacks.
+
+    What another host's libvirt is merely too old to report is not among them.
+    """
+    offered = [m.offered for m in members]
+    lacking = reduce(int.__or__, [m.reported & ~m.offered for m in members])
+    return reduce(int.__or__, offered) & lacking
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

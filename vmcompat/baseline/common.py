@@ -12,7 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from vmcompat.baseline import card
-from vmcompat.baseline.answer import Member, answers, some
+from vmcompat.baseline.answer import Member, answers, lost_for_sure, some
 from vmcompat.baseline.choice import QEMU_DRIVER_HIDES, cpu_text, expanded
 from vmcompat.baseline.meanings import SWITCHES, level, meaning
 from vmcompat.baseline.verify import EXPAND_FEATURES, MIGRATABLE, Asked, Libvirt, Verification, verify
@@ -120,14 +120,14 @@ class Baseline:
 
     @cached_property
     def lost(self) -> pd.DataFrame:
-        """What each host offers and :attr:`gives` lacks: columns of ``schema.LOST``, in host and map order.
+        """What each host offers, another lacks and :attr:`gives` lacks: columns of ``schema.LOST``, in map order.
 
-        Features that only the age of another host's libvirt hides are not lost for sure: they are in :attr:`dropped`.
+        Features that all hosts share, or that only the age of a libvirt hides, are in :attr:`dropped`.
         """
-        kept = _set(self.gives, self.universe) | self._perhaps_shared()
+        lost = lost_for_sure(self.members) & ~_set(self.gives, self.universe)
         rows = []
         for m in self.members:
-            for name in _names(m.offered & ~kept, self.universe):
+            for name in _names(m.offered & lost, self.universe):
                 what = meaning(name)
                 rows.append({"host": m.host, "feature": name, "group": what.group, "polarity": what.polarity})
         return frame(LOST, rows)
@@ -169,21 +169,16 @@ class Baseline:
         return f"the hypervisor cannot give {self.model} with it"
 
     def _perhaps_shared(self) -> int:
-        """Features that some host offers and of which every other host's libvirt is too old to speak."""
+        """Features that some host offers, none is known to lack, and another's libvirt is too old to report."""
         perhaps = reduce(int.__and__, (m.offered | ~m.reported for m in self.members))
-        surely = reduce(int.__and__, (m.offered for m in self.members))
-        return perhaps & ~surely & reduce(int.__or__, (m.offered for m in self.members))
+        silent = reduce(int.__or__, (~m.reported for m in self.members))
+        return perhaps & silent & reduce(int.__or__, (m.offered for m in self.members))
 
     @cached_property
     def maxphysaddr(self) -> int | None:
         """Fewest physical address bits in the group [bits]; None where a host's are not known. Reported, not pinned."""
-        bits = self._address_bits()
-        known = [b for b in bits.values() if b is not None]
-        return min(known) if known and len(known) == len(bits) else None
-
-    def _address_bits(self) -> dict[str, int | None]:
-        at = {m.host: m.cpu.maxphysaddr for m in self.members}
-        return {host: None if b is None else b.bits or b.limit for host, b in at.items()}
+        known = [m.address_bits for m in self.members if m.address_bits is not None]
+        return min(known) if len(known) == len(self.members) else None
 
     @cached_property
     def needs_libvirt(self) -> str | None:
@@ -202,7 +197,7 @@ class Baseline:
             warnings.insert(0, "advisory: the CPU of the hosts themselves, not what their hypervisors can give a guest")
         if self.missing:
             warnings.append(f"without {', '.join(self.missing)}, whose CPU is not known")
-        bits = self._address_bits()
+        bits = {m.host: m.address_bits for m in self.members}
         spread = sorted({b for b in bits.values() if b is not None})
         unknown = [h for h, b in bits.items() if b is None]
         if len(spread) > 1:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import cache, reduce
+from functools import cache
 from typing import Any, TypeAlias
 
 import pandas as pd
 
-from vmcompat.baseline.answer import Answer, answers
+from vmcompat.baseline.answer import Answer, answers, lost_for_sure
 from vmcompat.baseline.choice import cpu_text, given
 from vmcompat.baseline.meanings import level, meaning
 from vmcompat.errors import FrameError, NoBaselineError
@@ -89,9 +89,9 @@ def _row(fleet: Fleet, positions: Sequence[int], answer: Answer | NoBaselineErro
     if answer.missing:
         row["reason"] = f"without {', '.join(answer.missing)}"
     gives = given(answer.features, model, cpu_map=fleet.cpu_map) & ~fleet.cpu_map.blocked
-    lost = reduce(int.__or__, (m.offered for m in answer.members)) & ~gives
+    lost = lost_for_sure(answer.members) & ~gives
     row |= {"n_features": gives.bit_count(), "level": _level(gives, fleet.cpu_map)}
-    return row | {c: (lost & _polarity(p, fleet.cpu_map)).bit_count() for p, c in _LOST_COLUMNS.items()}
+    return row | {c: (lost & _polarity(p, answer.vendor, fleet.cpu_map)).bit_count() for p, c in _LOST_COLUMNS.items()}
 
 
 @cache
@@ -100,5 +100,8 @@ def _level(gives: int, cpu_map: CpuMap) -> str | None:
 
 
 @cache
-def _polarity(polarity: str, cpu_map: CpuMap) -> int:
-    return cpu_map.set_of(n for n in cpu_map.features if meaning(n).polarity == polarity)
+def _polarity(polarity: str, vendor: str | None, cpu_map: CpuMap) -> int:
+    """Features of that polarity; one that belongs to another vendor tells nothing of these hosts."""
+    other = {"Intel": "AMD", "AMD": "Intel", "Hygon": "Intel"}.get(vendor or "")
+    meanings = (meaning(name) for name in cpu_map.features)
+    return cpu_map.set_of(m.feature for m in meanings if m.polarity == polarity and m.vendor != other)

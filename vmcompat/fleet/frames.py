@@ -420,12 +420,10 @@ def _default_view(records: tuple[HostRecord, ...]) -> View:
 def _host_row(record: HostRecord, reading: Reading) -> dict[str, Any]:
     row: dict[str, Any] = {c: record.fact(c) for c in HOSTS}
     cpu, document = reading.cpu, reading.document
-    if row["maxphysaddr"] is None:
-        given = [d.cpu.maxphysaddr for d in record.documents if d.cpu is not None and d.cpu.maxphysaddr is not None]
-        row["maxphysaddr"] = next((m.bits or m.limit for m in given if m.bits or m.limit), None)
     if not row["emulators"]:
         row["emulators"] = tuple(dict.fromkeys(d.emulator for d in record.documents if d.emulator))
     row |= {"cpu_status": reading.status, "arch": record.arch, "libvirt": record.libvirt, "qemu": record.qemu}
+    row["maxphysaddr"] = record.address_bits
     if row["arch"] is None and reading.status == "ok":
         row["arch"] = "x86_64"
     if cpu is None:  # whose host it is can still be known from the other view's document

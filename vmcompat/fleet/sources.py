@@ -62,6 +62,12 @@ class HostRecord:
         return next((d.facts[column] for d in self.documents if column in d.facts), None)
 
     @property
+    def address_bits(self) -> int | None:
+        """Physical address bits of the host, or the limit its hypervisor passes on, whichever a document says."""
+        given = [d.cpu.maxphysaddr for d in self.documents if d.cpu is not None and d.cpu.maxphysaddr is not None]
+        return next((m.bits or m.limit for m in given if m.bits or m.limit), None)
+
+    @property
     def arch(self) -> str | None:
         """Architecture of the host, from the first document that says it."""
         return next((d.arch for d in self.documents if d.arch), None)
