@@ -11,7 +11,8 @@ from vmcompat.baseline.meanings import GROUPS
 if TYPE_CHECKING:
     from vmcompat.baseline.common import Baseline
 
-_RED: Final, _GREY: Final = "color:#b00020", "color:#666"
+_RED: Final = "color:#b00020"
+_GREY: Final = "color:#666"
 _ORDER: Final = {"control": 0, "hazard": 1, "immunity": 2, "capability": 3, "noise": 4}
 _SHOWN: Final = 10
 
@@ -42,14 +43,14 @@ def _heading(base: Baseline) -> str:
 def _costs(base: Baseline) -> str:
     """How many hosts lose how much, by group of meaning; polarities apart, since they never add up."""
     parts = list(base.lost.groupby(["polarity", "group"], sort=False))
-    parts.sort(key=lambda part: (_ORDER[part[0][0]], GROUPS.index(part[0][1])))
+    parts.sort(key=lambda part: (_ORDER[str(part[0][0])], GROUPS.index(str(part[0][1]))))
     rows = []
     for (polarity, group), part in parts:
         counts = part["feature"].value_counts(sort=False)
         shown = _folded([f"{name} ({n})" for name, n in counts.items()])
         hosts = f"{part['host'].nunique()} of {len(base.members)}"
         style = _RED if polarity in ("control", "hazard") else _GREY if polarity == "noise" else ""
-        rows.append((style, [escape(polarity), escape(group), hosts, shown]))
+        rows.append((style, [escape(str(polarity)), escape(str(group)), hosts, shown]))
     if not rows:
         return "<div>No host gives up anything that another lacks.</div>"
     return _table("What it costs", ("polarity", "group", "hosts that lose", "features (by how many hosts)"), rows)

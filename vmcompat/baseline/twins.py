@@ -73,7 +73,7 @@ def twins(fleet: Fleet, *, by: str | Sequence[str] = "model") -> Twins:
     >>> import vmcompat as vc
     >>> fleet = vc.read_fleet("sample_caps/mixed")
     >>> print(vc.twins(fleet.select("rack == 'ams-r4'"), by="server").explain()[0])
-    Dell PowerEdge R650: 1 of 6 hosts has maxphysaddr 46, the others 52: ams-r4-h06
+    Dell PowerEdge R650: 1 of 6 hosts has maxphysaddr 46, the others 52: ams-r4-h05
     """
     columns = (by,) if isinstance(by, str) else tuple(by)
     absent = [c for c in columns if c not in fleet.hosts.columns]
@@ -117,12 +117,18 @@ def _numbers(part: pd.DataFrame) -> Iterator[dict[str, Any]]:
     usual = bits.mode()
     for value in sorted(set(bits) - set(usual[:1])):
         yield _number("maxphysaddr", value, usual.iloc[0], bits.index[bits == value])
+    if (tsc := _apart(part)) is not None:
+        yield _number("tsc_frequency", tsc.min(), tsc.max(), tsc.index)
+
+
+def _apart(part: pd.DataFrame) -> pd.Series | None:
+    """TSC frequencies of hosts that a guest with a fixed one could not move between, unless all of them scale."""
     tsc = part["tsc_frequency"].dropna()
-    if len(tsc) > 1:
-        middle = int(tsc.sort_values().iloc[len(tsc) // 2])
-        off = tsc.index[(tsc - middle).abs() * 1_000_000 > TSC_TOLERANCE * middle]
-        for value in dict.fromkeys(tsc[off]):
-            yield _number("tsc_frequency", value, middle, tsc.index[tsc == value])
+    if len(tsc) < 2 or part.loc[tsc.index, "tsc_scaling"].fillna(False).all():
+        return None
+    furthest = pd.concat([tsc - tsc.min(), tsc.max() - tsc], axis=1).max(axis=1)
+    off = tsc[furthest * 1_000_000 > TSC_TOLERANCE * tsc]
+    return None if off.empty else off
 
 
 def _number(what: str, value: Hashable, usual: Hashable, hosts: Iterable[str]) -> dict[str, Any]:
@@ -148,6 +154,8 @@ def _sentence(row: dict[Hashable, Any]) -> str:
         names = ", ".join(row["features"][:_SHOWN])
         more = len(row["features"]) - _SHOWN
         what = f"{verb} no {names}{f' and {more} more' if more > 0 else ''}"
+    elif row["what"] == "tsc_frequency":
+        what = f"are more than {TSC_TOLERANCE} ppm apart in TSC frequency ({row['value']} to {row['others']} Hz)"
     else:
         what = f"{verb} {row['what']} {row['value']}, the others {row['others']}"
     why = f" (apart by {', '.join(row['explained_by'])})" if row["explained_by"] else ""
