@@ -15,21 +15,24 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "vmcompat"
 
 
-def room(name: str, *files: str) -> list[str]:
-    return [*(f"{name}.{file}" for file in files), name]
+def room(name: str, files: str) -> list[str]:
+    return [*(f"{name}.{file}" for file in files.split()), name]
 
 
 # From top to bottom: a module imports only from above its own. The empty name is the front door.
 PLAN = [
     *["errors", "schema", "connect"],
-    *room("fleet", "cpu", "cpu_map", "records", "sources", "frames"),
-    *room("baseline", "meanings", "common", "lattice", "pools", "compare", "export"),
-    *room("migration", "domain", "preflight", "migrate", "evacuate", "drift"),
-    *room("plot", "_style", "features", "migration", "lattice", "frontier", "loss", "dendrogram"),
-    *room("widgets", "progress", "explorer", "planner"),
+    *room("fleet", "cpu cpu_map records sources expand frames"),
+    *room(
+        "baseline",
+        "meanings choice hypervisor answer card verify common groups lattice pools compare twins export",
+    ),
+    *room("migration", "domain apply observe fit preflight job order run migrate evacuate drift"),
+    *room("plot", "_style features migration lattice frontier loss dendrogram"),
+    *room("widgets", "progress explorer planner"),
     *["report", "", "cli"],
 ]
-UPHILL = {("fleet.frames", "Fleet.baseline"), ("fleet.frames", "Fleet.baselines")}
+UPHILL = {("fleet.frames", f"Fleet.{name}") for name in ("baseline", "baselines", "compare")}
 
 
 class Edge(NamedTuple):
@@ -92,16 +95,18 @@ def target(name: str) -> str | None:
 
 
 def uphill(edges: list[Edge]) -> list[Edge]:
-    """The edges that the plan forbids; a module with an exception may also name the types of its answers."""
+    """The edges that the plan forbids. For type checkers only, neighbours in a room may name each other's types,
+    and a module with an exception those of its answers.
+    """
     excused = {module for module, _ in UPHILL}
     found = []
     for edge in edges:
         to = target(edge.name)
-        if to is None or PLAN.index(to) < PLAN.index(edge.module):
+        if to is None or PLAN.index(to) < PLAN.index(edge.module) or (edge.module, edge.inside) in UPHILL:
             continue
-        if (edge.module, edge.inside) in UPHILL or (edge.typing_only and edge.module in excused):
-            continue
-        found.append(edge)
+        neighbours = to.split(".")[0] == edge.module.split(".")[0]
+        if not (edge.typing_only and (neighbours or edge.module in excused)):
+            found.append(edge)
     return found
 
 
@@ -111,9 +116,7 @@ def test_every_module_has_its_place_in_the_plan() -> None:
 
 def test_a_module_imports_only_from_above_its_own() -> None:
     edges = graph()
-    assert any(target(edge.name) for edge in edges), (
-        "no import inside vmcompat was found: the reader is broken"
-    )
+    assert any(target(edge.name) for edge in edges), "no import inside vmcompat found"
     assert uphill(edges) == []
 
 
@@ -123,6 +126,7 @@ def test_a_module_imports_only_from_above_its_own() -> None:
         ("fleet.frames", "from vmcompat.baseline.common import Baseline"),
         ("fleet.frames", "from ..baseline import common"),
         ("fleet.frames", "class Fleet:\n    def select(self):\n        import vmcompat.baseline.common"),
+        ("baseline.card", "from vmcompat.baseline.common import Baseline"),
         ("baseline.common", "if TYPE_CHECKING:\n    from vmcompat.plot.features import features"),
         ("baseline.lattice", "from vmcompat import read_fleet"),
         ("errors", "try:\n    from vmcompat import schema\nexcept ImportError:\n    pass"),
@@ -140,11 +144,12 @@ def test_an_import_from_below_is_seen(module: str, source: str) -> None:
             "class Fleet:\n    def baseline(self):\n        from ..baseline.common import of_hosts",
         ),
         ("fleet.frames", "if TYPE_CHECKING:\n    from vmcompat.baseline.common import Baseline"),
+        ("baseline.card", "if TYPE_CHECKING:\n    from vmcompat.baseline.common import Baseline"),
         ("baseline.common", "import pandas as pd\nfrom vmcompat.fleet import frames"),
         ("cli", "import vmcompat as vc"),
     ],
 )
-def test_the_two_named_exceptions_and_imports_from_above_pass(module: str, source: str) -> None:
+def test_the_named_exceptions_and_imports_from_above_pass(module: str, source: str) -> None:
     assert uphill(list(imports(source, module=module))) == []
 
 
@@ -154,13 +159,8 @@ def test_only_connect_imports_libvirt() -> None:
 
 
 def test_importing_vmcompat_loads_no_plots_widgets_or_libvirt() -> None:
-    program = (
-        "import sys, vmcompat; print(*{'matplotlib', 'ipywidgets', 'libvirt'}.intersection(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == []
+    program = "import sys, vmcompat; print(*{'matplotlib', 'ipywidgets', 'libvirt'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True).split() == []
 
 
 def test_what_vmcompat_requires_is_what_it_imports() -> None:
