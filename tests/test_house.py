@@ -25,10 +25,10 @@ PLAN = [
     *room("fleet", "cpu cpu_map records sources expand frames"),
     *room(
         "baseline",
-        "meanings choice hypervisor answer card verify common groups lattice pools compare twins export",
+        "meanings choice hypervisor answer card verify common groups loops lattice pools compare twins export",
     ),
     *room("migration", "domain apply observe fit preflight job order run migrate evacuate drift"),
-    *room("plot", "_style features migration lattice frontier loss dendrogram"),
+    *room("plot", "_fold _moves _offers _style _canvas features migration lattice frontier loss dendrogram"),
     *room("widgets", "progress explorer planner"),
     *["report", "", "cli"],
 ]
