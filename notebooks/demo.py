@@ -124,7 +124,8 @@ def run_notebook(name: str, parameters: dict[str, object]) -> nbformat.NotebookN
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", ()):
             cell.source += "".join(f"\n{key} = {value!r}" for key, value in parameters.items())
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(HERE)}}).execute()
+    quiet = ["--IPKernelApp.log_level=40"]  # it warns of the loopback ports that its client asked for
+    NotebookClient(notebook, timeout=300, extra_arguments=quiet, resources={"metadata": {"path": str(HERE)}}).execute()
     # empty URLs: the file must not ask anybody for scripts
     exporter = HTMLExporter(embed_images=True, require_js_url="", mathjax_url="", jquery_url="", mermaid_js_url="")
     body, _ = exporter.from_notebook_node(notebook)

@@ -3,7 +3,7 @@
 >>> import vmcompat as vc
 >>> fleet = vc.read_fleet("sample_caps/virsh_pair")
 >>> fleet.baseline()
-<Baseline Westmere of 2 hosts: 51 features, x86-64-v2; host view, advisory, CPU map 12.8.0>
+<Baseline Westmere of 2 hosts: 53 features, x86-64-v2; host view, advisory, CPU map 12.8.0>
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from vmcompat.migration.domain import apply_baseline
     from vmcompat.migration.migrate import plan_migration
 
-__version__ = "0.1.0"
 __all__ = [
     "Baseline",
     "Comparison",

@@ -88,7 +88,7 @@ def compare(cpu: str | Cpu | Baseline, *, host: str | Cpu, cpu_map: str | Path |
     --------
     >>> westmere = "<cpu><arch>x86_64</arch><model>Westmere</model></cpu>"
     >>> compare("<cpu><model>SandyBridge</model></cpu>", host=westmere).features
-    ('xsave', 'avx', 'tsc-deadline', 'x2apic', 'rdtscp')
+    ('pclmuldq', 'x2apic', 'tsc-deadline', 'xsave', 'avx', 'rdtscp')
     """
     asked, there = as_cpu(cpu, what="the CPU"), as_cpu(host, what="the host")
     loaded = cpu_map if isinstance(cpu_map, CpuMap) else CpuMap.load(cpu_map)
