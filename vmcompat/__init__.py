@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from vmcompat import migration, plot
     from vmcompat.baseline.common import Baseline
     from vmcompat.baseline.compare import Comparison, compare, migration_matrix
+    from vmcompat.baseline.maximal import maximal_baselines
     from vmcompat.baseline.twins import twins
-    from vmcompat.migration.domain import apply_baseline
+    from vmcompat.migration.apply import apply_baseline
     from vmcompat.migration.migrate import plan_migration
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "VmcompatError",
     "apply_baseline",
     "compare",
+    "maximal_baselines",
     "migration",
     "migration_matrix",
     "plan_migration",
@@ -42,8 +44,9 @@ __all__ = [
 _LAZY = {
     "Baseline": "vmcompat.baseline.common",
     "Comparison": "vmcompat.baseline.compare",
-    "apply_baseline": "vmcompat.migration.domain",
+    "apply_baseline": "vmcompat.migration.apply",
     "compare": "vmcompat.baseline.compare",
+    "maximal_baselines": "vmcompat.baseline.maximal",
     "migration_matrix": "vmcompat.baseline.compare",
     "plan_migration": "vmcompat.migration.migrate",
     "twins": "vmcompat.baseline.twins",

@@ -1,0 +1,216 @@
+"""What is found before anything is touched: each check where it fires, where it does not, and where it cannot tell."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.migration.scene import SANDYBRIDGE, UUID, WESTMERE, capabilities, domain, end, seen
+from vmcompat.migration.apply import CpuAnswer
+from vmcompat.migration.observe import Observation
+from vmcompat.migration.preflight import CHECKS, Finding, preflight
+
+
+def found(observation: Observation, check: str) -> Finding | None:
+    return next((f for f in preflight(observation) if f.id == check), None)
+
+
+def custom(inside: str) -> str:
+    return f"<cpu mode='custom' match='exact' check='full'>{inside}</cpu>"
+
+
+def cpu(inside: str) -> dict[str, str]:
+    return {"cpu": custom(inside)}
+
+
+MORE = "pclmuldq, x2apic, tsc-deadline, xsave, avx, rdtscp"  # what SandyBridge has and Westmere has not
+HOST_1 = "00000000-0000-4000-8000-000000000001"
+HOST_2 = "00000000-0000-4000-8000-000000000002"
+INVTSC = f"{WESTMERE}<feature policy='require' name='invtsc'/>"
+FIXED = "<clock offset='utc'><timer name='tsc' frequency='2000000000'/></clock>"
+
+
+def tsc(frequency: int, scaling: str = "") -> str:
+    says = f" scaling='{scaling}'" if scaling else ""
+    return f"<counter name='tsc' frequency='{frequency}'{says}/>"
+
+
+def at_h2(**details: Any) -> Any:
+    return end("h2", WESTMERE, host=capabilities(**({"uuid": HOST_2} | details)))
+
+
+CASES: dict[str, tuple[str, str, str, Observation]] = {
+    # name: check, severity, what the evidence says, what was seen
+    "a running guest": ("STATE", "ok", "running", seen(domain())),
+    "a guest that is off": ("STATE", "block", "shut off", seen(None, stored=domain(), state="shut off")),
+    "a paused guest": ("STATE", "risk", "paused", seen(domain(), state="paused")),
+    "a crashed guest": ("STATE", "block", "crashed", seen(domain(), state="crashed")),
+    "a guest with a job": ("STATE", "block", "job", seen(domain(), job=True)),
+    "two hosts": ("SAME_HOST", "ok", "different", seen(domain())),
+    "one host twice": ("SAME_HOST", "block", HOST_1, seen(domain(), target=at_h2(uuid=HOST_1))),
+    "a host without UUID": ("SAME_HOST", "unknown", "h2 gives no", seen(domain(), target=at_h2(uuid=""))),
+    "a peer": ("PEER", "ok", "qemu+ssh://h2/system", seen(domain())),
+    "no peer": ("PEER", "block", "this client only", seen(domain(), peer_uri=None)),
+    "a transport that is not there": ("PEER", "block", "not by rdma", seen(
+        domain(), migrate_uri="rdma://h2", target=at_h2(transports=("tcp",)))),
+    "transports not told": ("PEER", "unknown", "does not say", seen(domain(), target=at_h2(transports=()))),
+    "a CPU that fits": ("LIVE_CPU", "ok", "identical", seen(domain())),
+    "a richer target": ("LIVE_CPU", "ok", f"could give 6 more: {MORE}", seen(
+        domain(), target=end("h2", SANDYBRIDGE))),
+    "a poorer target": ("LIVE_CPU", "block", f"lacks {MORE}", seen(
+        domain(**cpu(SANDYBRIDGE)))),
+    "a target that was not asked": ("LIVE_CPU", "unknown", "write access", seen(domain(), target=end("h2", None))),
+    "a definition without CPU": ("LIVE_CPU", "unknown", "names no CPU", seen(domain(cpu=""))),
+    "a new CPU that fits": ("NEW_CPU", "ok", "h1 can run it", seen(domain(), baseline="Westmere")),
+    "a new CPU that does not": ("NEW_CPU", "block", f"h2 lacks {MORE}", seen(
+        domain(), new=domain(**cpu(SANDYBRIDGE)), baseline="SandyBridge", source=end("h1", SANDYBRIDGE))),
+    "a new CPU too much for the source": ("NEW_CPU", "block", f"h1 lacks {MORE}", seen(
+        domain(), new=domain(**cpu(SANDYBRIDGE)), baseline="SandyBridge", target=end("h2", SANDYBRIDGE), restart=True)),
+    "a new CPU of the host view": ("NEW_CPU", "risk", "host view", seen(
+        domain(), new=domain(**cpu(SANDYBRIDGE)), baseline="SandyBridge", host_view=True)),
+    "an unchecked CPU": ("NEW_CPU", "risk", "check='none'", seen(
+        domain(), stored=domain(cpu=custom(SANDYBRIDGE).replace("full", "none")), restart=True)),
+    "a new CPU nobody was asked about": ("NEW_CPU", "unknown", "h2: cannot tell", seen(
+        domain(), baseline="Westmere", target=end("h2", None))),
+    "a restart into host-model": ("NEW_CPU", "block", f"lacks {MORE}", seen(
+        domain(), stored=domain(cpu="<cpu mode='host-model'/>"), restart=True, source=end("h1", SANDYBRIDGE))),
+    "a model of tomorrow": ("CPU_NAMES", "block", "Unknown CPU model", seen(
+        domain(), new=domain(**cpu("<model>SapphireRapids</model>")), baseline="SapphireRapids")),
+    "a model that QEMU lacks": ("CPU_NAMES", "block", "no model Westmere", seen(
+        domain(), target=end("h2", WESTMERE, models=("Nehalem",)))),
+    "names nobody was asked about": ("CPU_NAMES", "unknown", "write access", seen(domain(), target=end("h2", None))),
+    "one vendor": ("VENDOR", "ok", "Intel", seen(domain())),
+    "another vendor": ("VENDOR", "block", "AMD", seen(
+        domain(), target=end("h2", "<model>EPYC</model><vendor>AMD</vendor>"))),
+    "another vendor, not asked for": ("VENDOR", "risk", "h2 is AMD", seen(
+        domain(**cpu("<model>Westmere</model>")), target=at_h2(vendor="AMD"))),
+    "a vendor not told": ("VENDOR", "unknown", "h2 does not say", seen(
+        domain(**cpu("<model>Westmere</model>")), target=at_h2(vendor=""))),
+    "an emulated CPU": ("VENDOR", "ok", "emulated", seen(domain(virttype="qemu"), target=at_h2(vendor="AMD"))),
+    "maximum to a poorer host": ("PASSTHROUGH", "risk", f"lose {MORE}", seen(
+        domain(cpu="<cpu mode='maximum'/>"), source=end("h1", SANDYBRIDGE))),
+    "passthrough to a poorer host": ("PASSTHROUGH", "risk", f"lose {MORE}", seen(
+        domain(cpu="<cpu mode='host-passthrough' migratable='on'/>"), source=end("h1", SANDYBRIDGE))),
+    "passthrough to another stepping": ("PASSTHROUGH", "risk", "differ in stepping", seen(
+        domain(cpu="<cpu mode='host-passthrough'/>"),
+        source=end("h1", WESTMERE, host=capabilities(
+            uuid=HOST_1, signature="<signature family='6' model='44' stepping='1'/>")),
+        target=at_h2(signature="<signature family='6' model='44' stepping='2'/>"))),
+    "passthrough to another QEMU": ("PASSTHROUGH", "risk", "differ in QEMU", seen(
+        domain(cpu="<cpu mode='host-passthrough'/>"), target=end("h2", WESTMERE, qemu="8.0.0"))),
+    "passthrough between equals": ("PASSTHROUGH", "unknown", "kernels", seen(
+        domain(cpu="<cpu mode='host-passthrough'/>"))),
+    "passthrough, not asked": ("PASSTHROUGH", "unknown", "write access", seen(
+        domain(cpu="<cpu mode='host-passthrough'/>"), target=end("h2", None))),
+    "host-model on its way up": ("HOST_MODEL", "warn", f"{MORE} and cannot come back to h1",
+        seen(domain(), stored=domain(cpu="<cpu mode='host-model'/>"), target=end("h2", SANDYBRIDGE))),
+    "host-model between equals": ("HOST_MODEL", "ok", "h1 has too", seen(
+        domain(), stored=domain(cpu="<cpu mode='host-model'/>"))),
+    "host-model, not asked": ("HOST_MODEL", "unknown", "write access", seen(
+        domain(), stored=domain(cpu="<cpu mode='host-model'/>"), source=end("h1", None))),
+    "a machine type": ("MACHINE", "ok", "pc-q35-7.2", seen(domain())),
+    "a machine type that is not there": ("MACHINE", "block", "no machine type pc-q35-9.2", seen(
+        domain(machine="pc-q35-9.2"), target=end("h2", None))),
+    "a machine type from capabilities alone": ("MACHINE", "ok", "lists pc-q35-7.2", seen(
+        domain(), target=end("h2", None))),
+    "unbound vCPUs": ("VCPU", "ok", "bound to no host CPU", seen(domain())),
+    "more vCPUs than CPUs": ("VCPU", "warn", "2 virtual CPUs on the 1", seen(domain(), target=at_h2(cpus=1))),
+    "a cpuset that is there": ("VCPU", "ok", "exists", seen(domain(vcpu="<vcpu cpuset='0-3,^1'>2</vcpu>"))),
+    "half a cpuset": ("VCPU", "risk", "names 2, 3", seen(
+        domain(vcpu="<vcpu cpuset='0-3'>2</vcpu>"), target=at_h2(cpus=2))),
+    "no CPU of a cpuset": ("VCPU", "block", "names 8, 9", seen(domain(vcpu="<vcpu cpuset='8-9'>2</vcpu>"))),
+    "a topology not told": ("VCPU", "unknown", "does not list", seen(
+        domain(vcpu="<vcpu cpuset='0'>2</vcpu>"), target=at_h2(topology=False))),
+    "a pin that is not there": ("CPUTUNE", "block", "<vcpupin vcpu='1'> names 9", seen(domain(
+        before="<cputune><vcpupin vcpu='0' cpuset='0'/><vcpupin vcpu='1' cpuset='9'/></cputune>"))),
+    "pins that are there": ("CPUTUNE", "ok", "exists", seen(domain(
+        before="<cputune><vcpupin vcpu='0' cpuset='0'/><emulatorpin cpuset='1-2'/></cputune>"))),
+    "a NUMA node that is not there": ("NUMATUNE", "block", "<numatune><memory> names 1", seen(domain(
+        before="<numatune><memory mode='strict' nodeset='0-1'/></numatune>"))),
+    "NUMA nodes that are there": ("NUMATUNE", "ok", "exists", seen(domain(
+        before="<numatune><memory mode='strict' nodeset='0-1'/><memnode cellid='0' nodeset='1'/></numatune>"),
+        target=at_h2(nodes=2))),
+    "invtsc without a frequency": ("TSC", "block", "fixes no TSC frequency", seen(domain(**cpu(INVTSC)))),
+    "a TSC within tolerance": ("TSC", "ok", "within 250 ppm", seen(
+        domain(**cpu(INVTSC), inside=FIXED), target=at_h2(tsc=tsc(2_000_499_000)))),
+    "a TSC just beyond tolerance": ("TSC", "block", "cannot scale", seen(
+        domain(**cpu(INVTSC), inside=FIXED), target=at_h2(tsc=tsc(2_000_501_000, "no")))),
+    "a TSC that claims to scale": ("TSC", "warn", "claim", seen(
+        domain(**cpu(INVTSC), inside=FIXED), target=at_h2(tsc=tsc(2_400_000_000, "yes")))),
+    "a TSC that may scale": ("TSC", "warn", "whether it scales", seen(
+        domain(**cpu(INVTSC), inside=FIXED), target=at_h2(tsc=tsc(2_400_000_000)))),
+    "a TSC not told": ("TSC", "unknown", "gives no TSC frequency", seen(domain(inside=FIXED))),
+    "nobody's guest": ("OWNER", "ok", "no manager", seen(domain())),
+    "Nova's guest": ("OWNER", "risk", "OpenStack Nova", seen(domain(
+        before="<metadata><n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'/></metadata>"))),
+    "CloudStack's guest": ("OWNER", "risk", "CloudStack", seen(domain(
+        before="<sysinfo type='smbios'><system><entry name='manufacturer'>Apache Software Foundation</entry></system>"
+        "</sysinfo>"))),
+    "somebody's note": ("OWNER", "warn", "urn:somebody", seen(domain(
+        before="<metadata><x:y xmlns:x='urn:somebody'/></metadata>"))),
+    "a free name": ("NAME", "ok", "neither", seen(domain())),
+    "a name taken": ("NAME", "block", "the name", seen(
+        domain(), target=end("h2", WESTMERE, taken=(("web1", HOST_1, False),)))),
+    "a UUID taken": ("NAME", "block", "the UUID", seen(
+        domain(), target=end("h2", WESTMERE, taken=(("other", UUID, False),)))),
+    "running there already": ("NAME", "block", "running", seen(
+        domain(), target=end("h2", WESTMERE, taken=(("web1", UUID, True),)))),
+    "a stale definition": ("NAME", "warn", "stale", seen(
+        domain(), target=end("h2", WESTMERE, taken=(("web1", UUID, False),)))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_check_says_what_it_saw(case: str) -> None:
+    check, severity, evidence, observation = CASES[case]
+    finding = found(observation, check)
+    assert finding is not None
+    assert (finding.severity, evidence in finding.evidence) == (severity, True), finding
+    assert finding.remedy or severity in ("ok", "warn"), "what stops a run has a remedy"
+
+
+def test_every_check_fires_and_every_check_passes_somewhere_above() -> None:
+    severities = {check: {severity for of, severity, *_ in CASES.values() if of == check} for check in CHECKS}
+    assert [c for c, s in severities.items() if not s & {"warn", "risk", "block"}] == []
+    # what a passed-through CPU meets at the target, no libvirt can vouch for
+    assert [c for c, s in severities.items() if "ok" not in s] == ["CPU_NAMES", "PASSTHROUGH"]
+
+
+def test_a_plain_guest_between_equal_hosts_has_nothing_in_its_way() -> None:
+    assert {f.severity for f in preflight(seen(domain()))} == {"ok"}
+
+
+def test_the_names_of_missing_features_stand_in_map_order_and_once() -> None:
+    finding = found(seen(domain(**cpu(SANDYBRIDGE))), "LIVE_CPU")
+    assert finding is not None
+    assert finding.evidence.count("avx") == 1
+
+
+def test_where_libvirt_accepts_a_cpu_that_the_target_does_not_list_there_is_a_risk() -> None:
+    observation = seen(domain(**cpu(SANDYBRIDGE)))
+    lenient = replace(observation.target, answers={"moved": CpuAnswer(host="h2", result="superset")})
+    finding = found(replace(observation, target=lenient), "LIVE_CPU")
+    assert finding is not None
+    assert finding.severity == "risk"
+    assert f"does not list {MORE}" in finding.evidence
+
+
+def test_what_an_older_libvirt_has_no_name_for_is_not_called_missing() -> None:
+    newer = f"{WESTMERE}<feature policy='require' name='amx-fp16'/>"
+    stored = domain(cpu="<cpu mode='host-model'/>")
+    observation = seen(
+        domain(), stored=stored, restart=True,
+        source=end("h1", newer, libvirt="12.8.0"), target=end("h2", WESTMERE, libvirt="9.0.0"),
+    )  # fmt: skip
+    finding = found(observation, "NEW_CPU")
+    assert finding is not None
+    assert finding.severity == "unknown"
+    assert "no name for amx-fp16" in finding.evidence
+
+
+def test_after_a_restart_the_live_cpu_is_of_no_interest() -> None:
+    observation = seen(domain(**cpu(SANDYBRIDGE)), stored=domain(), restart=True)
+    assert found(observation, "LIVE_CPU") is None
+    new = found(observation, "NEW_CPU")
+    assert new is not None
+    assert new.severity == "ok"

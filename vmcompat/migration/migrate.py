@@ -1,0 +1,276 @@
+"""Plans one domain's move from host to host: what stands in its way, what would change, and the steps."""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from vmcompat.errors import MigrationError
+from vmcompat.migration import run as running
+from vmcompat.migration.domain import difference
+from vmcompat.migration.observe import End, Observation, observe
+from vmcompat.migration.order import MigrationResult, Order, Restart
+from vmcompat.migration.preflight import CHECKS, Finding, preflight
+from vmcompat.schema import frame
+
+if TYPE_CHECKING:
+    from vmcompat.baseline.common import Baseline
+
+FINDINGS: Final = {"id": "str", "severity": "str", "evidence": "str", "remedy": "str", "forced": "bool"}
+
+_GLYPHS: Final = {"ok": "\u2713", "warn": "\u26a0", "risk": "\u25b2", "block": "\u2717", "unknown": "?"}
+
+# What a client's own URI says about the client and means nothing on the source.
+_PEER: Final = re.compile(r"[a-z]+\+(?:ssh|tls|tcp|libssh2?)://(?:[^/@]*@)?[^/?#]+")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MigrationPlan:
+    """What a migration would do; nothing was touched.
+
+    Attributes
+    ----------
+    order : Order
+        What was asked for, and what was seen.
+    """
+
+    order: Order = field(repr=False)
+
+    @property
+    def seen(self) -> Observation:
+        """Both ends, as they were when the plan was made."""
+        return self.order.seen
+
+    @property
+    def findings(self) -> pd.DataFrame:
+        """Every check that applies, one row each: id, severity, evidence, remedy, and whether ``force`` passes it."""
+        rows = [
+            {"id": f.id, "severity": f.severity, "evidence": f.evidence, "remedy": f.remedy,
+             "forced": f.id in self.order.forced}
+            for f in self.order.findings
+        ]  # fmt: skip
+        return frame(FINDINGS, rows)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a run would stop before it touches anything: on a block, or a risk or unknown that is not forced."""
+        return bool(self.order.stops)
+
+    @property
+    def diff(self) -> str:
+        """What would change in the stored definition, as ``patch`` takes it; empty where nothing would."""
+        old, new = self.seen.stored, self.seen.new
+        return difference(old.xml, new.xml, name=self.order.domain) if old and new else ""
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What a run does, in order."""
+        name, here, there = self.order.domain, self.seen.source.name, self.seen.target.name
+        steps = ["look at both hosts again, and stop if anything has changed"]
+        if self.order.restart:
+            if self.diff:
+                steps.append(f"store the definition with the {self.seen.baseline} baseline on {here}")
+            how = "power it off at once" if self.order.restart == "destroy" else "ask the guest to shut down, and wait"
+            steps.append(f"{how}; start it again on {here}, and see what CPU it has got")
+            steps.append(f"ask {there} whether it can run that CPU")
+        with_new = f", with the {self.seen.baseline} baseline for its next start" if self.diff else ""
+        steps.append(f"migrate {name} live, peer to peer, from {here} to {there}{with_new}")
+        steps.append(f"see that it runs on {there} and is gone from {here}")
+        return tuple(steps)
+
+    def commands(self) -> str:
+        """The same steps as a script for a shell, with virsh and patch; commented out where the plan is blocked."""
+        lines = ["set -e", *self._redefining(), *self._power_cycling(), *self._migrating()]
+        if self.blocked:
+            stops = [f"blocked: {f.id} ({f.severity}): {f.evidence}" for f in self.order.stops]
+            lines = [f"# {line}" for line in (*stops, *lines)]
+        return "".join(f"{line}\n" for line in lines)
+
+    def _virsh(self, command: str, *options: str, at: End | None = None) -> str:
+        uri = (at or self.seen.source).uri
+        return " ".join(["virsh", "-c", shlex.quote(uri), command, *(shlex.quote(o) for o in options)])
+
+    def _file(self, when: str) -> str:
+        return f"./{self.order.domain}.{when}.xml"
+
+    def _redefining(self) -> Iterator[str]:
+        before, after = self._file("before"), self._file("after")
+        dump = self._virsh("dumpxml", "--inactive", "--security-info", "--domain", self.order.domain)
+        yield f"umask 077; {dump} > {shlex.quote(before)}"
+        if self.diff:
+            yield f"patch -o {shlex.quote(after)} {shlex.quote(before)} <<'END'"
+            yield from self.diff.splitlines()
+            yield "END"
+            for end in (self.seen.source, self.seen.target):
+                yield self._virsh("hypervisor-cpu-compare", "--error", *self._hypervisor(), after, at=end)
+
+    def _power_cycling(self) -> Iterator[str]:
+        of = ("--domain", self.order.domain)
+        if not self.order.restart:
+            return
+        if self.diff:
+            yield self._virsh("define", self._file("after"))
+        yield self._virsh("destroy" if self.order.restart == "destroy" else "shutdown", *of)
+        if self.order.restart != "destroy":
+            yield f"until LC_ALL=C {self._virsh('domstate', *of)} | grep -qx 'shut off'; do sleep 1; done"
+        yield self._virsh("start", *of)
+
+    def _migrating(self) -> Iterator[str]:
+        options = ["--live", "--p2p", "--verbose"]
+        options += ["--persistent", "--undefinesource"] if self.seen.stored else []
+        options += ["--persistent-xml", self._file("after")] if self.diff else []
+        options += ["--domain", self.order.domain, "--desturi", self.seen.peer_uri or "PEER_URI"]
+        options += ["--migrateuri", self.seen.migrate_uri] if self.seen.migrate_uri else []
+        yield self._virsh("migrate", *options)
+        yield self._virsh("domstate", "--domain", self.order.domain, at=self.seen.target)
+
+    def _hypervisor(self) -> Iterator[str]:
+        """Options that name the hypervisor; without them virsh takes the host's default, which may be another."""
+        of = self.seen.stored or self.seen.live
+        for option in ("emulator", "arch", "machine", "virttype"):
+            if value := getattr(of, option):
+                yield from (f"--{option}", value)
+
+    def run(self, *, progress: bool | Callable[[Any], None] = True) -> MigrationResult:
+        """Does it.
+
+        Parameters
+        ----------
+        progress : bool or callable
+            A bar where tqdm is installed, else lines; or a function that is given libvirt's job statistics about
+            twice a second, by their names there.
+
+        Returns
+        -------
+        MigrationResult
+            The domain runs on the target, and both ends were looked at.
+
+        Raises
+        ------
+        MigrationFailedError
+            The plan is blocked, something changed since it was made, or a step failed: with what was changed, what was
+            undone, what to type next, and the row of the run in ``result``.
+        KeyboardInterrupt
+            After Ctrl-C, when libvirt has answered the abort; the text says where the domain is.
+        """
+        return running.run(self.order, progress=progress)
+
+    def __repr__(self) -> str:
+        lines = [f"<MigrationPlan {self._title()}>"]
+        lines += [f"  {f.severity:8}{f.id:12}{f.evidence}" for f in self.order.findings]
+        lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]
+        if self.diff and not self.order.restart and self.seen.live:
+            lines.append("  the running guest keeps its CPU until it is powered off and on again")
+        return "\n".join(lines)
+
+    def _title(self) -> str:
+        stops = ", ".join(f.id for f in self.order.stops)
+        state = f"blocked by {stops}" if stops else "may run"
+        forced = f", forced: {', '.join(self.order.forced)}" if self.order.forced else ""
+        return f"{self.order.domain}: {self.seen.source.name} -> {self.seen.target.name}, {state}{forced}"
+
+    def _repr_html_(self) -> str:
+        left = " style='text-align:left'"
+        head = "".join(f"<th{left}>{name}</th>" for name in ("severity", "id", "evidence", "remedy"))
+        rows = "".join(
+            "<tr>" + "".join(f"<td{left}>{cell}</td>" for cell in self._cells(finding)) + "</tr>"
+            for finding in self.order.findings
+        )
+        steps = "".join(f"<li>{html.escape(step)}</li>" for step in self.steps)
+        diff = f"<pre style='font-family:monospace'>{html.escape(self.diff)}</pre>" if self.diff else ""
+        return (
+            f"<div class='vmcompat-plan'><b>{html.escape(self._title())}</b><table><thead><tr>{head}</tr></thead>"
+            f"<tbody>{rows}</tbody></table><ol>{steps}</ol>{diff}</div>"
+        )
+
+    def _cells(self, finding: Finding) -> Iterator[str]:
+        for text in (f"{_GLYPHS[finding.severity]} {finding.severity}", finding.id, finding.evidence, finding.remedy):
+            yield html.escape(text) if finding.severity == "ok" else f"<b>{html.escape(text)}</b>"
+
+
+def plan_migration(
+    domain: str,
+    source: str,
+    target: str,
+    *,
+    baseline: Baseline | None = None,
+    restart: Restart = False,
+    force: Iterable[str] = (),
+    peer_uri: str | None = None,
+    migrate_uri: str = "",
+    write: bool = True,
+) -> MigrationPlan:
+    """Looks at a domain and two hosts, and plans its live migration; touches nothing.
+
+    Both hosts are asked over read-only connections. What libvirt tells on no such connection (domain capabilities, and
+    whether a hypervisor can run a CPU) is asked over a second, read-write one.
+
+    Parameters
+    ----------
+    domain : str
+        Name.
+    source, target : str
+        URIs, as for virsh on this machine.
+    baseline : Baseline, optional
+        CPU for the stored definition. A running guest keeps its CPU until it is powered off and on again.
+    restart : bool or "destroy"
+        Power the guest off and on before it moves, so that it moves with the CPU of its stored definition. True asks
+        it to shut down; "destroy" pulls the plug, which is for guests that do not listen and have nothing to lose.
+    force : iterable of str
+        Ids of findings of severity risk or unknown that a run may pass; nothing passes a block.
+    peer_uri : str, optional
+        Where the source's libvirtd finds the target's, as one would type it on the source. Default: ``target`` without
+        its parameters, if it names a host.
+    migrate_uri : str, optional
+        Where the source's QEMU sends the guest, such as ``tcp://h2``. Default: what the target's libvirt says.
+    write : bool
+        False opens no read-write connection: what takes one is then *unknown*.
+
+    Returns
+    -------
+    MigrationPlan
+
+    Raises
+    ------
+    ConnectError
+        A host cannot be reached, or the source has no such domain.
+    MigrationError
+        ``force`` names no check, or the domain has no stored definition and one is needed.
+
+    Notes
+    -----
+    On the rig, or on two hosts of one's own::
+
+        plan = plan_migration("web1", "qemu+ssh://h1/system", "qemu+ssh://h2/system", baseline=base, restart=True)
+        plan.findings, plan.diff, plan.commands()
+        result = plan.run()
+    """
+    force = tuple(dict.fromkeys([force] if isinstance(force, str) else force))
+    if strange := [name for name in force if name not in CHECKS]:
+        raise MigrationError(f"force={', '.join(strange)}: no such finding; there are {', '.join(CHECKS)}")
+    if peer_uri is None and (named := _PEER.match(target)):
+        peer_uri = f"{named[0]}/{target[named.end() :].lstrip('/').partition('?')[0] or 'system'}"
+    seen = observe(
+        domain, source, target, baseline=baseline, restart=bool(restart), peer_uri=peer_uri, migrate_uri=migrate_uri,
+        write=write,
+    )  # fmt: skip
+    return MigrationPlan(
+        order=Order(
+            domain=domain,
+            source=source,
+            target=target,
+            baseline=baseline,
+            restart=restart,
+            peer_uri=peer_uri,
+            migrate_uri=migrate_uri,
+            force=force,
+            seen=seen,
+            findings=preflight(seen),
+        )
+    )

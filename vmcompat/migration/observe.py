@@ -1,0 +1,289 @@
+"""One look at both ends of a migration, with the least rights that answer; what was seen is a value."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from vmcompat.errors import ConnectError, DocumentError, MigrationError
+from vmcompat.fleet.cpu import Cpu
+from vmcompat.fleet.cpu_map import CpuMap
+from vmcompat.fleet.expand import Reading, read_cpu
+from vmcompat.fleet.records import Document, read_documents
+from vmcompat.fleet.sources import HostRecord
+from vmcompat.migration.apply import CpuAnswer, ask_cpu, stored_xml
+from vmcompat.migration.domain import Domain, cpu_text, read_domain, with_cpu
+
+if TYPE_CHECKING:
+    from vmcompat.baseline.common import Baseline
+    from vmcompat.connect import Host
+
+STATES: Final = ("no state", "running", "blocked", "paused", "shutting down", "shut off", "crashed", "suspended")
+_READ_ONLY: Final = "not asked: write=False, and libvirt answers this on no read-only connection"
+_NOT_NEEDED: Final = "not asked: nothing in this plan depends on what the source can give"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """One end of a migration, as it was seen.
+
+    Attributes
+    ----------
+    name, uri, libvirt, qemu
+        As in :class:`vmcompat.connect.LiveHost`.
+    capabilities : Document
+        The host's own.
+    hypervisor : Document or None
+        Domain capabilities for the domain's emulator and machine type; None where they are not known.
+    cpu : Reading
+        What the hypervisor can give a guest, over the features of the newest CPU map.
+    refused : str
+        Why the questions that need write access have no answer; empty where they have.
+    answers : mapping of str to CpuAnswer
+        By question: ``"moved"``, the CPU with which the guest arrives; ``"stored"``, the one of its next start.
+    taken : tuple of (str, str, bool)
+        Name, UUID and whether it runs, of domains here that have the domain's name or UUID.
+    """
+
+    name: str
+    uri: str
+    libvirt: str
+    qemu: str | None
+    capabilities: Document = field(repr=False)
+    hypervisor: Document | None = field(repr=False, default=None)
+    cpu: Reading = field(repr=False, default=Reading(status="no_view", reason="domain capabilities are not known"))
+    refused: str = ""
+    answers: Mapping[str, CpuAnswer] = field(default_factory=dict)
+    taken: tuple[tuple[str, str, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """All that a migration plan is built from.
+
+    Attributes
+    ----------
+    domain : str
+        Name.
+    state : str
+        One of :data:`STATES`.
+    job : bool
+        Another job (a migration, a save, a backup) holds the domain.
+    live : Domain or None
+        As it runs; None where it does not.
+    stored : Domain or None
+        As it will start next, before the plan; None for a transient domain.
+    new : Domain or None
+        As it will start next, after the plan.
+    live_cpu : Reading
+        The CPU that the guest arrives with: the live one, or after a power cycle the stored one.
+    baseline : str
+        Name of the baseline's model; empty without a baseline.
+    host_view : bool
+        The baseline is of the host view.
+    restart : bool
+        The plan powers the guest off and on before it moves.
+    peer_uri : str or None
+        Where the source's libvirtd finds the target's, without a password; None where that is not known.
+    migrate_uri : str
+        Where the source's QEMU sends the guest; empty where the target's libvirt chooses.
+    source, target : End
+    """
+
+    domain: str
+    state: str
+    job: bool
+    live: Domain | None
+    stored: Domain | None
+    new: Domain | None
+    live_cpu: Reading
+    baseline: str = ""
+    host_view: bool = False
+    restart: bool = False
+    peer_uri: str | None = None
+    migrate_uri: str = ""
+    source: End
+    target: End
+
+    @property
+    def moved(self) -> Domain | None:
+        """The definition with which the guest arrives at the target."""
+        return self.new if self.restart else self.live
+
+
+def reading(cpu: Cpu | None, *, host: str, libvirt: str) -> Reading:
+    """A CPU over the features of the newest map, expanded with the map of the libvirt that wrote it."""
+    if cpu is None:
+        return Reading(status="no_model", reason="the definition names no CPU")
+    document = Document(
+        kind="cpu", source=host, sha256=hashlib.sha256(cpu.xml().encode()).hexdigest(), arch=None, cpu=cpu
+    )
+    return _reading(document, host=host, libvirt=libvirt)
+
+
+def _reading(document: Document, *, host: str, libvirt: str) -> Reading:
+    record = HostRecord(name=host, documents=(document,), columns={}, libvirt=libvirt)
+    virttype = document.virttype or "kvm"
+    return read_cpu(record, view="hypervisor", virttype=virttype, cpu_map=CpuMap.load(), strict=False)
+
+
+def observe(
+    domain: str,
+    source: str,
+    target: str,
+    *,
+    baseline: Baseline | None = None,
+    restart: bool = False,
+    peer_uri: str | None = None,
+    migrate_uri: str = "",
+    write: bool = True,
+) -> Observation:
+    """Looks at a domain and both hosts; changes nothing.
+
+    Parameters
+    ----------
+    domain : str
+        Name.
+    source, target : str
+        URIs.
+    baseline : Baseline, optional
+        The CPU that the stored definition is to get.
+    restart : bool
+        The guest is to be powered off and on before it moves.
+    peer_uri, migrate_uri : str
+        Kept with what was seen.
+    write : bool
+        Open a second, read-write connection where libvirt answers a question on no other: domain capabilities and
+        ``compareHypervisorCPU``.
+
+    Raises
+    ------
+    ConnectError
+        A host cannot be reached, or the source has no such domain.
+    MigrationError
+        The domain has no stored definition, and the plan needs one.
+    """
+    from vmcompat.connect import open_host, shown
+
+    with ExitStack() as stack:
+        here, there = (stack.enter_context(open_host(uri)) for uri in (source, target))
+        state, job, live, stored = _look(here, domain)
+        if stored is None and (baseline is not None or restart):
+            raise MigrationError(
+                f"{domain} is transient on {here.name}: it has no stored definition to start from or to write into"
+            )
+        new = stored
+        if stored is not None and baseline is not None:
+            new = read_domain(with_cpu(stored.xml, baseline.guest_xml), source=stored.name)
+        moved = new if restart else live
+        some = live or stored
+        if some is None:
+            raise MigrationError(f"{domain} on {here.name} neither runs nor has a definition")
+        questions = {"moved": moved, "stored": new}
+        asks_source = baseline is not None or restart or _depends_on_host(live, new)
+        silent = "" if write else _READ_ONLY
+        ends = (
+            _end(here, source, some, questions, silent=silent or ("" if asks_source else _NOT_NEEDED)),
+            _end(there, target, some, questions, silent=silent),
+        )
+        return Observation(
+            domain=domain,
+            state=state,
+            job=job,
+            live=live,
+            stored=stored,
+            new=new,
+            live_cpu=reading(moved.cpu if moved else None, host=here.name, libvirt=ends[0].libvirt),
+            baseline=baseline.model if baseline else "",
+            host_view=baseline is not None and baseline.view == "host",
+            restart=restart,
+            peer_uri=peer_uri and shown(peer_uri),
+            migrate_uri=migrate_uri,
+            source=ends[0],
+            target=ends[1],
+        )
+
+
+def _depends_on_host(*domains: Domain | None) -> bool:
+    """Whether a CPU is whatever the host has, so that the source must say what that is."""
+    return any(d is not None and d.cpu is not None and d.cpu.mode != "custom" for d in domains)
+
+
+def _look(host: Host, name: str) -> tuple[str, bool, Domain | None, Domain | None]:
+    from vmcompat.connect import constant
+
+    no_job = constant("VIR_DOMAIN_JOB_NONE")
+    found = host.ask(f"the domain {name}", lambda c: c.lookupByName(name))
+    where = f"{host.uri} {name}"
+    number = host.ask(f"the state of {name}", lambda c: found.state()[0])
+    active, persistent = host.ask(f"the state of {name}", lambda c: (found.isActive(), found.isPersistent()))
+    job = bool(active) and host.ask(f"the jobs of {name}", lambda c: found.jobStats()["type"]) != no_job
+    live = host.ask(f"the live definition of {name}", lambda c: found.XMLDesc(0)) if active else None
+    stored = stored_xml(host, name) if persistent else None
+    return (
+        STATES[number] if number < len(STATES) else f"state {number}",
+        job,
+        None if live is None else read_domain(live, source=where),
+        None if stored is None else read_domain(stored, source=where),
+    )
+
+
+def _end(host: Host, uri: str, domain: Domain, questions: Mapping[str, Domain | None], *, silent: str) -> End:
+    """One end; ``silent`` says why it is not asked what takes write access, and is empty where it is."""
+    from vmcompat.connect import describe, open_host
+
+    about = describe(host)
+    (capabilities,) = read_documents(about.capabilities.encode(), source=host.uri)
+    hypervisor, answers, refused = None, dict[str, CpuAnswer](), silent
+    if not silent:
+        try:
+            with open_host(uri, write=True) as asked:
+                hypervisor, refused = _domcapabilities(asked, domain)
+                for question, answer_for in questions.items():
+                    text = None if answer_for is None else cpu_text(answer_for.xml)
+                    if answer_for is not None and text is not None:
+                        answers[question] = ask_cpu(asked, text, answer_for)
+        except ConnectError as e:
+            refused = f"cannot tell without write access: {e}"
+    return End(
+        name=host.name,
+        uri=host.uri,
+        libvirt=about.libvirt,
+        qemu=about.qemu,
+        capabilities=capabilities,
+        hypervisor=hypervisor,
+        cpu=(
+            _reading(hypervisor, host=host.name, libvirt=about.libvirt)
+            if hypervisor
+            else Reading(status="no_view", reason=refused)
+        ),
+        refused=refused,
+        answers=answers,
+        taken=_taken(host, domain),
+    )
+
+
+def _domcapabilities(host: Host, domain: Domain) -> tuple[Document | None, str]:
+    what = (domain.emulator, domain.arch, domain.machine, domain.virttype)
+    try:
+        text = host.ask(f"domain capabilities for {domain.machine}", lambda c: c.getDomainCapabilities(*what))
+        (document,) = read_documents(text.encode(), source=host.uri)
+    except (ConnectError, DocumentError) as e:
+        return None, str(e)
+    return document, ""
+
+
+def _taken(host: Host, domain: Domain) -> tuple[tuple[str, str, bool], ...]:
+    from vmcompat.connect import constant
+
+    taken = []
+    for runs, flag in (
+        (True, constant("VIR_CONNECT_LIST_DOMAINS_ACTIVE")),
+        (False, constant("VIR_CONNECT_LIST_DOMAINS_INACTIVE")),
+    ):
+        listed = host.ask("its domains", lambda c, f=flag: [(d.name(), d.UUIDString()) for d in c.listAllDomains(f)])  # type: ignore[misc]
+        taken += [(name, uuid, runs) for name, uuid in listed if name == domain.name or uuid == domain.uuid]
+    return tuple(sorted(taken))

@@ -1,0 +1,198 @@
+"""What stands in the way of one domain's move to one host: a pure function of what was observed.
+
+Every check is a function in :data:`CHECKS` that gives a finding, or None where the question does not arise. A check
+that cannot tell says ``unknown``, never ``ok``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from vmcompat.migration import fit
+from vmcompat.migration.fit import Severity, Verdict
+from vmcompat.migration.observe import End, Observation
+
+STOPS: Final = ("block", "risk", "unknown")
+FORCEABLE: Final = ("risk", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was checked.
+
+    Attributes
+    ----------
+    id : str
+        Name of the check: what ``force=`` takes.
+    severity : {"ok", "warn", "risk", "block", "unknown"}
+        *risk*: libvirt would do it, and the guest or its owner may be harmed. *block*: libvirt would refuse, or the
+        guest would be lost. *unknown*: cannot tell.
+    evidence, remedy : str
+        What was seen, and what to do; ``remedy`` is empty where nothing is to do.
+    """
+
+    id: str
+    severity: Severity
+    evidence: str
+    remedy: str = ""
+
+
+def preflight(seen: Observation) -> tuple[Finding, ...]:
+    """All findings at once, in the order of :data:`CHECKS`."""
+    verdicts = {name: check(seen) for name, check in CHECKS.items()}
+    return tuple(Finding(name, *verdict) for name, verdict in verdicts.items() if verdict is not None)
+
+
+def _state(seen: Observation) -> Verdict:
+    if seen.live is None:
+        return Verdict("block", f"{seen.domain} is {seen.state}",
+            "only a running guest moves live: start it (virsh start), or take its definition over by hand",
+        )  # fmt: skip
+    if seen.job:
+        return Verdict("block", "another job holds the domain", "wait for it, or end it: virsh domjobabort")
+    if seen.state == "paused":
+        return Verdict("risk", "the guest is paused, and would arrive paused", "virsh resume, or find out why")
+    if seen.state not in ("running", "blocked"):  # blocked: it waits for a device
+        return Verdict("block", f"the guest is {seen.state}", "bring it to a running state first")
+    return Verdict("ok", "running, no job")
+
+
+def _same_host(seen: Observation) -> Verdict:
+    here, there = (end.capabilities.facts.get("uuid") for end in (seen.source, seen.target))
+    if here is None or there is None:
+        silent = seen.source.name if here is None else seen.target.name
+        return Verdict("unknown", f"{silent} gives no host UUID", "give it a host_uuid in libvirtd.conf")
+    if here == there:
+        return Verdict("block", f"both ends have the host UUID {here}",
+            "give another target; two machines of one UUID: set host_uuid in libvirtd.conf of one",
+        )  # fmt: skip
+    return Verdict("ok", f"{seen.source.name} and {seen.target.name} have different UUIDs")
+
+
+def _peer(seen: Observation) -> Verdict:
+    if seen.peer_uri is None:
+        return Verdict(
+            "block", f"cannot tell how the libvirt of {seen.source.name} reaches the one of {seen.target.name}: "
+            f"{seen.target.uri} is an address for this client only",
+            f"give peer_uri=, as one types it on {seen.source.name}: qemu+ssh://{seen.target.name}/system",
+        )  # fmt: skip
+    offered, scheme = seen.target.capabilities.facts.get("transports"), seen.migrate_uri.partition(":")[0] or "tcp"
+    if not isinstance(offered, tuple) or not offered:
+        return Verdict("unknown", f"{seen.target.name} does not say how guests may come", "look at virsh capabilities")
+    if scheme not in offered:
+        return Verdict(
+            "block",
+            f"{seen.target.name} takes guests by {', '.join(offered)}, not by {scheme}",
+            "choose migrate_uri= so",
+        )
+    return Verdict("ok", f"{seen.source.name} calls {seen.peer_uri}; the guest travels by {scheme}")
+
+
+def _machine(seen: Observation) -> Verdict | None:
+    moved, end = seen.moved, seen.target
+    if moved is None:
+        return None
+    if end.hypervisor is not None:
+        return Verdict("ok", f"{end.name} has {moved.machine} with {end.hypervisor.emulator}")
+    machines, emulators = (end.capabilities.facts.get(k) or () for k in ("machines", "emulators"))
+    assert isinstance(machines, tuple)
+    assert isinstance(emulators, tuple)
+    if machines and moved.machine not in machines:
+        return Verdict("block", f"{end.name} has no machine type {moved.machine}",
+            "upgrade QEMU there, or give the guest an older machine type at its next power cycle",
+        )  # fmt: skip
+    if moved.machine in machines and moved.emulator in emulators:
+        return Verdict("ok", f"{end.name} lists {moved.machine} and {moved.emulator}")
+    return Verdict("unknown", f"{end.name}, asked for {moved.machine}: {end.refused}", "ask with write access")
+
+
+def _vcpu(seen: Observation) -> Verdict | None:
+    moved = seen.moved
+    if moved is None:
+        return None
+    of_vcpu = [(where, cpus) for where, cpus in moved.pins if where.startswith("<vcpu cpuset")]
+    if of_vcpu:
+        return _on_host(of_vcpu, seen.target, "cpu_ids", "CPUs", "<vcpu cpuset>")
+    threads = seen.target.capabilities.facts.get("threads")
+    if not isinstance(threads, int):
+        return Verdict("unknown", f"{seen.target.name} does not say how many CPUs it has", "virsh nodeinfo there")
+    if moved.vcpus > threads:
+        return Verdict("warn", f"{moved.vcpus} virtual CPUs on the {threads} of {seen.target.name}")
+    return Verdict("ok", f"{moved.vcpus} virtual CPUs, bound to no host CPU; {seen.target.name} has {threads}")
+
+
+def _cputune(seen: Observation) -> Verdict | None:
+    pins = [(where, cpus) for where, cpus in (seen.moved.pins if seen.moved else ()) if "<vcpu cpuset" not in where]
+    return _on_host(pins, seen.target, "cpu_ids", "CPUs", "<cputune>") if pins else None
+
+
+def _numatune(seen: Observation) -> Verdict | None:
+    nodes = list(seen.moved.nodes) if seen.moved else []
+    return _on_host(nodes, seen.target, "node_ids", "NUMA nodes", "<numatune>") if nodes else None
+
+
+def _on_host(named: list[tuple[str, frozenset[int]]], end: End, fact: str, what: str, where: str) -> Verdict:
+    there = end.capabilities.facts.get(fact)
+    if not isinstance(there, tuple):
+        return Verdict("unknown", f"{end.name} does not list its {what}", "compare with virsh capabilities there")
+    absent = [(place, sorted(numbers - set(there))) for place, numbers in named if numbers - set(there)]
+    if not absent:
+        return Verdict("ok", f"every one of the {what} named in the definition exists on {end.name}")
+    gone = "; ".join(f"{place} names {', '.join(map(str, numbers))}" for place, numbers in absent)
+    some_left = all(numbers & set(there) for _, numbers in named) and what == "CPUs"
+    return Verdict(
+        "risk" if some_left else "block", f"{end.name} has no such {what}: {gone}",
+        f"change {where}: virsh vcpupin, emulatorpin, numatune, or virsh edit",
+    )  # fmt: skip
+
+
+def _owner(seen: Observation) -> Verdict:
+    domain = seen.live or seen.stored
+    if domain is not None and domain.managers:
+        owners = "; ".join(f"{manager} ({says})" for manager, says, _ in domain.managers)
+        return Verdict("risk", f"it belongs to {owners}, which would not know where its guest is",
+            f"move it there: {'; '.join(command for _, _, command in domain.managers)}",
+        )  # fmt: skip
+    if domain is not None and domain.namespaces:
+        return Verdict("warn", f"<metadata> of {', '.join(domain.namespaces)}", "is that a manager of guests?")
+    return Verdict("ok", "no manager has left its mark in the definition (Pacemaker never does)")
+
+
+def _name(seen: Observation) -> Verdict:
+    domain = seen.live or seen.stored
+    uuid = domain.uuid if domain else ""
+    there = seen.target.name
+    for name, other, runs in seen.target.taken:
+        if (name, other) == (seen.domain, uuid) and not runs:
+            return Verdict("warn", f"{there} has a stale definition of this domain, which the move replaces",
+                f"virsh undefine it there, if it is not wanted: {name}",
+            )  # fmt: skip
+        same = "the name" if name == seen.domain else "the UUID"
+        return Verdict("block", f"{there} has a domain with {same} already: {name} {other}, "
+            f"{'running' if runs else 'shut off'}",
+            "rename or remove that one",
+        )  # fmt: skip
+    return Verdict("ok", f"{there} has neither the name nor the UUID")
+
+
+CHECKS: Final[Mapping[str, Callable[[Observation], Verdict | None]]] = {
+    "STATE": _state,
+    "SAME_HOST": _same_host,
+    "PEER": _peer,
+    "LIVE_CPU": fit.live_cpu,
+    "NEW_CPU": fit.new_cpu,
+    "CPU_NAMES": fit.cpu_names,
+    "VENDOR": fit.vendor,
+    "PASSTHROUGH": fit.passthrough,
+    "HOST_MODEL": fit.host_model,
+    "MACHINE": _machine,
+    "VCPU": _vcpu,
+    "CPUTUNE": _cputune,
+    "NUMATUNE": _numatune,
+    "TSC": fit.tsc,
+    "OWNER": _owner,
+    "NAME": _name,
+}
+"""By the id of their finding, in the order in which they are shown."""
