@@ -95,6 +95,41 @@ polarity some host of the group has and the baseline lacks, since another host i
 immunities only those of the group's vendor. Without an answer ``reason`` says why and ``model``,
 ``level`` and ``xml`` are missing. ``level`` is missing too where the baseline has not even x86-64-v1."""
 
+MAXIMAL: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "n_hosts": "int64",
+    "capacity": "Float64",
+    "n_features": "int64",
+    "value": "float64",
+    "level": "str",
+    "hosts": "set",
+    "features": "set",
+    "step_cost": "Int64",
+    "step_unreported": "Int64",
+    "step_hosts": "set",
+    "step_features": "set",
+}
+"""``maximal_baselines().frame``: ``hosts`` and all features that they share; ``capacity`` is missing where that of a
+host is not known, ``level`` where the features are not even x86-64-v1. The next step up would win ``step_features``
+and lose ``step_hosts``, ``step_cost`` of them, ``step_unreported`` of these only because their libvirt has no name for
+what is won; numbers missing and sets empty where no host of the group has more than all of them. With ``within`` that
+column's value follows ``vendor``, as column ``within``. Columns of dtype set hold sets of names that are unpacked when
+they are looked at."""
+
+SPLIT: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "n_hosts": "int64",
+    "n_classes": "int64",
+    "n_baselines": "int64",
+    "complete_from": "int64",
+    "truncated": "bool",
+}
+"""``maximal_baselines().split``, a row for the hosts that were compared with one another: how many different hosts
+(``n_classes``) and maximal baselines there are among them. All of at least ``complete_from`` hosts are in the answer;
+with ``delta`` all of which every further feature would cost at least so many."""
+
 DROPPED: Final[Mapping[str, str]] = {"feature": "str", "group": "str", "polarity": "str", "reason": "str"}
 """``base.dropped``: features that the hosts share and the baseline leaves out, and why."""
 
@@ -114,6 +149,34 @@ TWINS: Final[Mapping[str, str]] = {
 }
 """``twins().frame``: ``hosts`` (tuple) of the group differ from its others in ``what``: features, maxphysaddr [bits] or
 tsc_frequency [Hz]; ``explained_by`` are the columns that tell the two apart without exception."""
+
+PREFLIGHT: Final[Mapping[str, str]] = {
+    "id": "str",
+    "severity": "str",
+    "evidence": "str",
+    "remedy": "str",
+    "forced": "bool",
+}
+"""``plan.findings``: severity is ok, warn, risk, block or unknown; ``forced`` where ``force=`` lets it pass."""
+
+MIGRATION_RESULT: Final[Mapping[str, str]] = {
+    "domain": "str",
+    "source": "str",
+    "target": "str",
+    "outcome": "str",
+    "started": "datetime64[us, UTC]",
+    "seconds": "float64",
+    "downtime_ms": "Int64",
+    "transferred": "Int64",
+    "iterations": "Int64",
+    "restarted": "bool",
+    "baseline": "str",
+    "not_given": "object",
+    "forced": "object",
+    "message": "str",
+}
+"""``plan.run().frame``, one row: ``outcome`` is migrated, restored, stayed or unknown; ``seconds`` [s],
+``transferred`` [bytes]; ``baseline`` its model; ``not_given`` features asked for at the start and not given."""
 
 
 def frame(

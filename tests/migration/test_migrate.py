@@ -10,8 +10,9 @@ from tests.migration.scene import SANDYBRIDGE, WESTMERE, domain, end, seen
 from vmcompat.errors import MigrationError
 from vmcompat.migration import MigrationFailedError, MigrationPlan, plan_migration
 from vmcompat.migration.observe import Observation
-from vmcompat.migration.order import RESULT, Order
+from vmcompat.migration.order import Order
 from vmcompat.migration.preflight import preflight
+from vmcompat.schema import MIGRATION_RESULT
 
 PASSTHROUGH = "<cpu mode='host-passthrough'/>"
 
@@ -55,7 +56,7 @@ def test_a_run_stops_on_a_block_a_risk_and_an_unknown_and_says_on_which() -> Non
             blocked.run(progress=False)
         assert failed.value.result.outcome == "stayed"
         row = failed.value.result.frame
-        assert {name: str(dtype) for name, dtype in row.dtypes.items()} == RESULT
+        assert {name: str(dtype) for name, dtype in row.dtypes.items()} == MIGRATION_RESULT
         assert row["message"].str.contains(check).all()
 
 

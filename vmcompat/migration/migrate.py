@@ -17,12 +17,10 @@ from vmcompat.migration.domain import difference
 from vmcompat.migration.observe import End, Observation, observe
 from vmcompat.migration.order import MigrationResult, Order, Restart
 from vmcompat.migration.preflight import CHECKS, Finding, preflight
-from vmcompat.schema import frame
+from vmcompat.schema import PREFLIGHT, frame
 
 if TYPE_CHECKING:
     from vmcompat.baseline.common import Baseline
-
-FINDINGS: Final = {"id": "str", "severity": "str", "evidence": "str", "remedy": "str", "forced": "bool"}
 
 _GLYPHS: Final = {"ok": "\u2713", "warn": "\u26a0", "risk": "\u25b2", "block": "\u2717", "unknown": "?"}
 
@@ -55,7 +53,7 @@ class MigrationPlan:
              "forced": f.id in self.order.forced}
             for f in self.order.findings
         ]  # fmt: skip
-        return frame(FINDINGS, rows)
+        return frame(PREFLIGHT, rows)
 
     @property
     def blocked(self) -> bool:

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import pandas as pd
 
 from vmcompat.errors import MigrationError
 from vmcompat.migration.observe import Observation
 from vmcompat.migration.preflight import FORCEABLE, STOPS, Finding
-from vmcompat.schema import frame
+from vmcompat.schema import MIGRATION_RESULT, frame
 
 if TYPE_CHECKING:
     from vmcompat.baseline.common import Baseline
 
 Restart: TypeAlias = Literal[False, True, "destroy"]
 Outcome: TypeAlias = Literal["migrated", "restored", "stayed", "unknown"]
-
-RESULT: Final = {
-    "domain": "str",
-    "source": "str",
-    "target": "str",
-    "outcome": "str",
-    "started": "datetime64[us, UTC]",
-    "seconds": "float64",
-    "downtime_ms": "Int64",
-    "transferred": "Int64",
-    "iterations": "Int64",
-    "restarted": "bool",
-    "baseline": "str",
-    "not_given": "object",
-    "forced": "object",
-    "message": "str",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +101,7 @@ class MigrationResult:
     @property
     def frame(self) -> pd.DataFrame:
         """The result as one row; its columns are the attributes."""
-        return frame(RESULT, [{name: getattr(self, name) for name in RESULT}])
+        return frame(MIGRATION_RESULT, [{name: getattr(self, name) for name in MIGRATION_RESULT}])
 
 
 class MigrationFailedError(MigrationError):
