@@ -8,6 +8,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from vmcompat.fleet.cpu import POLICIES, X86, Cpu, parse_cpu, parse_xml
@@ -151,16 +152,12 @@ def migration_matrix(fleet: Fleet) -> pd.DataFrame:
     ]
     distinct = list(dict.fromkeys(kinds))
     number = {kind: i for i, kind in enumerate(distinct)}
-    fits = (
-        pd.DataFrame(
-            [[not need & ~offers and vendor == other for _, offers, other in distinct] for need, _, vendor in distinct],
-            dtype="bool",
-        )
-        .to_numpy(dtype="bool")
-        .reshape(len(distinct), len(distinct))
-    )
-    rows = [number[kind] for kind in kinds]
-    return pd.DataFrame(fits[rows][:, rows], index=index, columns=index.rename("to_host"))
+    fits = np.array(
+        [[not need & ~offers and vendor == other for _, offers, other in distinct] for need, _, vendor in distinct],
+        dtype=np.bool_,
+    ).reshape(len(distinct), len(distinct))
+    rows = np.array([number[kind] for kind in kinds], dtype=np.intp)
+    return pd.DataFrame(fits[np.ix_(rows, rows)], index=index, columns=index.rename("to_host"))
 
 
 def _arch_or_vendor(asked: Cpu, vendor: str | None) -> Comparison | None:

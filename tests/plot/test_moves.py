@@ -1,0 +1,103 @@
+"""What the migration matrix shows is what vc.migration_matrix says, however it is folded."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import vmcompat as vc
+from vmcompat.errors import FrameError
+from vmcompat.plot._fold import BLANK
+from vmcompat.plot._moves import Move, MoveTable, fold_moves
+from vmcompat.plot._offers import fold_features
+
+MAY = (Move.BOTH, Move.ONE_WAY, Move.SAME, Move.AMONG)
+
+
+def unfolded(table: MoveTable, fleet: vc.Fleet) -> pd.DataFrame:
+    states = np.full((len(fleet), len(fleet)), BLANK, dtype=np.int8)
+    for source, row in zip(table.kinds, table.states, strict=True):
+        for target, state in zip(table.kinds, row, strict=True):
+            states[np.ix_(fleet.positions(source.hosts), fleet.positions(target.hosts))] = state
+    return pd.DataFrame(states, index=fleet.names, columns=fleet.names)
+
+
+@pytest.mark.parametrize("name", ["mixed", "pair", "noisy"])
+def test_unfolded_again_it_is_the_matrix(name: str, request: pytest.FixtureRequest) -> None:
+    source = request.getfixturevalue(name)
+    fleet: vc.Fleet = source(96, 0.01) if name == "noisy" else source
+    states = unfolded(fold_moves(fleet, most_kinds=1000), fleet)
+    matrix = vc.migration_matrix(fleet).to_numpy()
+    known = states.loc[list(fleet.features.index), list(fleet.features.index)]
+    assert (known.isin(MAY).to_numpy() == matrix).all()
+    assert ((known == Move.ONE_WAY).to_numpy() == (matrix & ~matrix.T)).all()
+    assert (states.loc[list(fleet.unknown)] == Move.UNKNOWN).to_numpy().all()
+    assert (states[list(fleet.unknown)] == Move.UNKNOWN).to_numpy().all()
+
+
+def test_every_host_is_in_exactly_one_kind(mixed: vc.Fleet) -> None:
+    table = fold_moves(mixed)
+    assert Counter(h for kind in table.kinds for h in kind.hosts) == Counter(mixed.names)
+    assert sum(table.sizes) == len(table.kinds) < len(mixed)
+
+
+def test_the_diagonal_tells_a_host_from_hosts_that_are_alike(mixed: vc.Fleet) -> None:
+    table = fold_moves(mixed)
+    known = [kind for kind in table.kinds if not kind.unknown]
+    diagonal = np.diag(table.states)[: len(known)]
+    assert [s == Move.AMONG for s in diagonal] == [len(kind.hosts) > 1 for kind in known]
+    assert set(diagonal) == {Move.SAME, Move.AMONG}
+
+
+def test_pairs_are_counted_over_hosts_not_over_kinds(mixed: vc.Fleet) -> None:
+    matrix = vc.migration_matrix(mixed)
+    both = one_way = 0
+    for i, a in enumerate(matrix.index):
+        for b in matrix.index[i + 1 :]:
+            both += bool(matrix.loc[a, b] and matrix.loc[b, a])
+            one_way += bool(matrix.loc[a, b] != matrix.loc[b, a])
+    assert fold_moves(mixed).ways == (both, one_way)
+
+
+def test_a_row_says_how_many_hosts_a_guest_may_reach(pair: vc.Fleet, mixed: vc.Fleet) -> None:
+    assert [kind.note for kind in fold_moves(pair).kinds] == [
+        "SandyBridge: to no others",
+        "Westmere: to 1 other, 1 of them one way",
+    ]
+    matrix = vc.migration_matrix(mixed)
+    kind = fold_moves(mixed).kinds[0]
+    assert f": to {matrix.loc[kind.hosts[0]].sum() - 1} others" in kind.note
+
+
+def test_both_plots_have_their_hosts_in_the_same_order(mixed: vc.Fleet) -> None:
+    rows = [h for block in fold_features(mixed).blocks for kind in block.kinds for h in kind.hosts]
+    table = fold_moves(mixed)
+    assert [kind.hosts[0] for kind in table.kinds if kind.hosts[0] in rows] == sorted(
+        (kind.hosts[0] for kind in table.kinds if not kind.unknown), key=rows.index
+    )
+
+
+def test_too_many_kinds_end_in_a_row_and_column_that_count_the_others(
+    noisy: Callable[[int, float], vc.Fleet],
+) -> None:
+    fleet = noisy(96, 0.01)
+    table = fold_moves(fleet, most_kinds=10)
+    rest = [i for i, kind in enumerate(table.kinds) if kind.folded > 1]
+    assert len(rest) == 2
+    assert Counter(h for kind in table.kinds for h in kind.hosts) == Counter(fleet.names)
+    known = sum(not kind.unknown for kind in table.kinds)
+    for i in rest:
+        assert set(table.states[i, :known]) == set(table.states[:known, i]) == {BLANK}
+
+
+def test_a_fleet_of_which_nothing_is_known_is_all_unknown(mixed: vc.Fleet) -> None:
+    table = fold_moves(mixed[list(mixed.unknown)])
+    assert set(table.states.ravel()) == {Move.UNKNOWN}
+    assert table.ways == (0, 0)
+
+
+def test_a_fleet_without_hosts_is_refused(mixed: vc.Fleet) -> None:
+    with pytest.raises(FrameError, match="without hosts"):
+        fold_moves(mixed.drop(*mixed.names))
