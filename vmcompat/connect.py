@@ -7,6 +7,7 @@ Python delivers no Ctrl-C. So every call runs in a thread of its own, and the ca
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import threading
@@ -18,6 +19,8 @@ from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from vmcompat.errors import ConnectError
 
+# libvirt tells even of a host name that does not resolve on standard error; what matters comes as an exception
+os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:stderr")
 try:
     import libvirt
 except ImportError:
