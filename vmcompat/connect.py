@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, Protocol, Self, TypeVar
 from vmcompat.errors import ConnectError
 
 # libvirt tells even of a host name that does not resolve on standard error; what matters comes as an exception
-os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:stderr")
+os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")
 try:
     import libvirt
 except ImportError:
