@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
 
@@ -31,8 +30,7 @@ class Member(NamedTuple):
     address_bits: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """What libvirt finds for one group, before it is written down.
 
     Attributes
@@ -41,6 +39,8 @@ class Answer:
     missing : tuple of str
         Hosts that could not be intersected, with their status.
     model : CpuModel
+    shared : int
+        Set of the features that all members have and the hypervisors can give with the model, over the answer's map.
     described : list of (name, policy)
         Features beside the model, before any filter.
     hidden : frozenset of str
@@ -58,6 +58,7 @@ class Answer:
     members: tuple[Member, ...]
     missing: tuple[str, ...]
     model: CpuModel
+    shared: int
     described: Description
     hidden: frozenset[str]
     vendor: str | None
@@ -69,11 +70,12 @@ class Answer:
     @property
     def features(self) -> Description:
         """Features beside the model as libvirt lists them."""
-        return [(name, policy) for name, policy in self.described if name not in self.hidden]
+        if not self.hidden:
+            return self.described
+        return [entry for entry in self.described if entry[0] not in self.hidden]
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
+class _Shared(NamedTuple):
     """One group up to the choice of its model."""
 
     members: tuple[Member, ...]
@@ -127,11 +129,23 @@ def answers(
             shared.append(e)
     found = [s for s in shared if isinstance(s, _Shared)]
     rows = cpu_map.rows(s.features for s in found)
-    models = iter(choose(rows, [s.question for s in found], cpu_map=cpu_map))
-    return [
-        s if isinstance(s, NoBaselineError) else _answer(s, next(models), fleet.view, cpu_map, migratable, driver)
-        for s in shared
-    ]
+    models = choose(rows, [s.question for s in found], cpu_map=cpu_map)
+    named = [i for i, model in enumerate(models) if model is not None]
+    chosen = [model for model in models if model is not None]
+    blockers = [_blockers(found[i], model) for i, model in zip(named, chosen, strict=True)]
+    described = iter(describe(rows[named], chosen, cpu_map=cpu_map, blockers=blockers))
+    hidden = frozenset(QEMU_DRIVER_HIDES if fleet.view == "host" and driver == "qemu" else ())
+    answered = iter(
+        NoBaselineError(f"no CPU model that every hypervisor lists fits {some([m.host for m in s.members])}")
+        if model is None
+        else _answer(s, model, next(described), fleet.view, cpu_map, hidden, migratable=migratable)
+        for s, model in zip(found, models, strict=True)
+    )
+    return [s if isinstance(s, NoBaselineError) else next(answered) for s in shared]
+
+
+def _blockers(shared: _Shared, model: CpuModel) -> int:
+    return (shared.limits.allowed or {}).get(model.name, 0)
 
 
 def _members(fleet: Fleet) -> list[Member | None]:
@@ -148,8 +162,11 @@ def _members(fleet: Fleet) -> list[Member | None]:
 def _known(
     fleet: Fleet, everyone: list[Member | None], positions: Sequence[int], *, allow_missing: bool
 ) -> tuple[tuple[Member, ...], tuple[str, ...]]:
-    members = tuple(m for m in (everyone[i] for i in positions) if m is not None)
-    missing = tuple(f"{fleet.names[i]} ({fleet.readings[i].status})" for i in positions if everyone[i] is None)
+    asked = [everyone[i] for i in positions]
+    members = tuple([m for m in asked if m is not None])
+    missing: tuple[str, ...] = ()
+    if len(members) < len(asked):
+        missing = tuple(f"{fleet.names[i]} ({fleet.readings[i].status})" for i in positions if everyone[i] is None)
     if missing and not allow_missing:
         raise NoBaselineError(
             f"the CPU of {len(missing)} of {len(positions)} hosts is not known: {some(missing)}. See fleet.findings; "
@@ -180,21 +197,24 @@ def _shared(
 
 
 def _answer(
-    shared: _Shared, model: CpuModel | None, view: View, cpu_map: CpuMap, migratable: bool, driver: str
-) -> Answer | NoBaselineError:
-    hosts = [m.host for m in shared.members]
-    if model is None:
-        return NoBaselineError(f"no CPU model that every hypervisor lists fits {some(hosts)}")
-    hidden = frozenset(QEMU_DRIVER_HIDES if view == "host" and driver == "qemu" else ())
+    shared: _Shared,
+    model: CpuModel,
+    described: Description,
+    view: View,
+    cpu_map: CpuMap,
+    hidden: frozenset[str],
+    *,
+    migratable: bool,
+) -> Answer:
     if migratable and not shared.limits.knows_migratable:
         hidden |= cpu_map.non_migratable
-    blockers = (shared.limits.allowed or {}).get(model.name, 0)
     question = shared.question
     return Answer(
         members=shared.members,
         missing=shared.missing,
         model=model,
-        described=describe(shared.features, model, cpu_map=cpu_map, blockers=blockers),
+        shared=shared.features & ~(_blockers(shared, model) & model.data),
+        described=described,
         hidden=hidden,
         vendor=question.vendor if shared.written else None,
         fallback="forbid" if view == "hypervisor" or question.names == {model.name} else "allow",

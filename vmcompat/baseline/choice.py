@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,7 @@ QEMU_DRIVER_HIDES: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """What decides the model for one group, beside the features that its hosts share.
 
     Attributes
@@ -64,15 +63,30 @@ class _Candidates:
         return self.cpu_map.rows(self.cpu_map.set_of(m.removed) for m in self.models)
 
     def eligible(self, questions: Sequence[Question]) -> Bools:
-        @cache
-        def row(vendor: str | None, allowed: frozenset[str] | None) -> list[bool]:
-            return [
-                (vendor is None or m.vendor is None or m.vendor == vendor) and (allowed is None or m.name in allowed)
-                for m in self.models
-            ]
+        """Whether each model may be named for each group at all."""
+        keys = [(q.vendor, None if q.allowed is None else frozenset(q.allowed)) for q in questions]
+        number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        columns = np.array(
+            [
+                [m.vendor in (None, vendor or m.vendor) and (allowed is None or m.name in allowed) for m in self.models]
+                for vendor, allowed in number
+            ],
+            dtype=np.bool_,
+        ).reshape(len(number), len(self.models))
+        return columns.T[:, [number[key] for key in keys]]
 
-        keys = ((q.vendor, None if q.allowed is None else frozenset(q.allowed)) for q in questions)
-        return np.array([row(*k) for k in keys], dtype=np.bool_).reshape(len(questions), len(self.models))
+    @cached_property
+    def position(self) -> dict[str, int]:
+        return {m.name: j for j, m in enumerate(self.models)}
+
+    def named(self, questions: Sequence[Question]) -> Bools:
+        """Whether a host of each group names each model."""
+        named = np.zeros((len(self.models), len(questions)), dtype=np.bool_)
+        for i, q in enumerate(questions):
+            for name in q.names:
+                if (j := self.position.get(name)) is not None:
+                    named[j, i] = True
+        return named
 
 
 @cache
@@ -100,35 +114,43 @@ def choose(shared: Bools, questions: Sequence[Question], *, cpu_map: CpuMap) -> 
     -----
     A left fold and no minimum: a preferred model may replace a better one, and be replaced again.
     """
+    # models by groups from here on: the fold below goes through whole rows
     c = _candidates(cpu_map)
-    n_require = _counts(shared, ~c.data)
-    n_disable = _counts(~shared, c.data | c.removed)
+    n_require = _counts(~c.data, shared)
+    n_disable = _counts(c.data | c.removed, ~shared)
     for i, q in enumerate(questions):
         if q.allowed is not None and any(q.allowed.values()):
-            n_disable[i] = _disabled_with_blockers(shared[i], q.allowed, c)
+            n_disable[:, i] = _disabled_with_blockers(shared[i], q.allowed, c)
     half = (n_disable + 1) // 2
     penalty = half * (half + 3) // 2
     total = n_require + n_disable // 2 + penalty
-    eligible = c.eligible(questions)
-    n_names = np.array([len(q.names) for q in questions])
+    eligible, named = c.eligible(questions), c.named(questions)
+    single = np.array([len(q.names) == 1 for q in questions], dtype=np.bool_)
     best = np.full(len(questions), -1)
     best_total, best_penalty = np.zeros_like(best), np.zeros_like(best)
     settled = np.zeros(len(questions), dtype=np.bool_)
-    for j, model in enumerate(c.models):
-        t, p = total[:, j], penalty[:, j]
-        preferred = np.array([model.name in q.names for q in questions], dtype=np.bool_)
+    for j, (t, p, preferred) in enumerate(zip(total, penalty, named, strict=True)):
         better = (t < best_total) | ((t == best_total) & (p < best_penalty)) | (preferred & (p < best_penalty))
-        alone = preferred & (n_names == 1)
-        take = eligible[:, j] & ~settled & ((best < 0) | better | alone)
-        best = np.where(take, j, best)
-        best_total, best_penalty = np.where(take, t, best_total), np.where(take, p, best_penalty)
-        settled |= eligible[:, j] & alone
-    return [c.models[j] if j >= 0 else None for j in best]
+        alone = preferred & single
+        take = eligible[j] & ~settled & ((best < 0) | better | alone)
+        best[take] = j
+        best_total[take], best_penalty[take] = t[take], p[take]
+        settled |= eligible[j] & alone
+    return [c.models[j] if j >= 0 else None for j in best.tolist()]
 
 
-def _counts(groups: Bools, models: Bools) -> Ints:
-    """Size of the intersection of each group's set with each model's; exact, since sets are small."""
-    return (groups.astype(np.float32) @ models.astype(np.float32).T).astype(np.int64)
+def _counts(models: Bools, groups: Bools) -> Ints:
+    """Size of the intersection of each model's set with each group's."""
+    counts = np.zeros((len(models), len(groups)), dtype=np.int64)
+    for of_models, of_groups in zip(_words(models), _words(groups), strict=True):
+        counts += np.bitwise_count(of_models[:, None] & of_groups)
+    return counts
+
+
+def _words(sets: Bools) -> npt.NDArray[np.uint64]:
+    """The sets packed: one row for each 64 features, one column a set."""
+    padded = np.pad(sets, ((0, 0), (0, -sets.shape[1] % 64)))
+    return np.ascontiguousarray(np.packbits(padded, axis=1).view(np.uint64).T)
 
 
 def _disabled_with_blockers(shared: Bools, allowed: Mapping[str, int], c: _Candidates) -> Ints:
@@ -138,17 +160,43 @@ def _disabled_with_blockers(shared: Bools, allowed: Mapping[str, int], c: _Candi
     return counts
 
 
-def describe(shared: int, model: CpuModel, *, cpu_map: CpuMap, blockers: int = 0) -> Description:
-    """The features that libvirt lists beside the model, with policies, before any of its filters."""
-    extra = shared & ~model.data
-    missing = (model.data & ~shared) | (blockers & ~extra)
-    listed = cpu_map.names(extra | missing)
-    tail = [name for name in model.removed if name not in listed]
-    return [
-        *((name, "require") for name in cpu_map.names(extra)),
-        *((name, "disable") for name in cpu_map.names(missing)),
-        *((name, "disable") for name in tail),
-    ]
+def describe(
+    shared: Bools, models: Sequence[CpuModel], *, cpu_map: CpuMap, blockers: Sequence[int] | None = None
+) -> list[Description]:
+    """The features that libvirt lists beside each group's model, with policies, before any of its filters.
+
+    Parameters
+    ----------
+    shared : bool array, groups by features of the map
+    models : sequence of CpuModel
+        The one chosen for each group.
+    cpu_map : CpuMap
+    blockers : sequence of int, optional
+        What keeps each group's hypervisors from giving the model, as sets.
+
+    Returns
+    -------
+    list of list of (name, policy)
+    """
+    distinct = {m.name: i for i, m in enumerate(dict.fromkeys(models))}
+    data = cpu_map.rows(cpu_map.models[name].data for name in distinct)[[distinct[m.name] for m in models]]
+    extra, missing = shared & ~data, data & ~shared
+    if blockers is not None and any(blockers):
+        missing |= cpu_map.rows(blockers) & ~extra
+    required, disabled = _listed(extra, "require", cpu_map), _listed(missing, "disable", cpu_map)
+    descriptions = []
+    for model, on, off in zip(models, required, disabled, strict=True):
+        listed = dict(on + off) if model.removed else {}
+        descriptions.append(on + off + [(name, "disable") for name in model.removed if name not in listed])
+    return descriptions
+
+
+def _listed(sets: Bools, policy: str, cpu_map: CpuMap) -> list[Description]:
+    """The names in each row's set, in map order, each with the policy."""
+    pairs = [(name, policy) for name in cpu_map.features]
+    ends = np.cumsum(sets.sum(axis=1)).tolist()
+    members = [pairs[i] for i in np.nonzero(sets)[1].tolist()]
+    return [members[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def expanded(features: Iterable[tuple[str, str]], model: CpuModel, *, cpu_map: CpuMap) -> Description:
@@ -157,15 +205,6 @@ def expanded(features: Iterable[tuple[str, str]], model: CpuModel, *, cpu_map: C
     for name in model.removed:
         policies.setdefault(name, "disable")
     return sorted(policies.items())
-
-
-def given(features: Iterable[tuple[str, str]], model: CpuModel, *, cpu_map: CpuMap) -> int:
-    """The set of features that a guest with this model and these listed features gets."""
-    bits = model.data
-    for name, policy in features:
-        bit = cpu_map.set_of([name])
-        bits = bits | bit if policy == "require" else bits & ~bit
-    return bits
 
 
 def cpu_text(

@@ -57,7 +57,7 @@ def limits_of(records: Sequence[HostRecord], *, virttype: str, cpu_map: CpuMap) 
     inexact = []
     lists, expansions = [], []
     for record in records:
-        document = _lists_models(record, virttype)
+        document = models_document(record, virttype)
         if document is not None:
             lists.append(_blockers(document, cpu_map))
         expansions.append(document.properties if document is not None else None)
@@ -89,8 +89,8 @@ def limits_of(records: Sequence[HostRecord], *, virttype: str, cpu_map: CpuMap) 
     )
 
 
-def _lists_models(record: HostRecord, virttype: str) -> Document | None:
-    """QEMU's cached answers say more than domain capabilities."""
+def models_document(record: HostRecord, virttype: str) -> Document | None:
+    """The document that lists the models of the host's emulator; QEMU's cached answers say most."""
     lists = [d for d in record.documents if d.models and d.virttype == virttype]
     return next((d for d in lists if d.kind == "qemucaps"), lists[0] if lists else None)
 
