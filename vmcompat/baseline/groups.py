@@ -49,7 +49,7 @@ def baselines_of(fleet: Fleet, by: By, *, migratable: bool, allow_missing: bool)
     for mix, positions in zip(mixes, groups, strict=True):
         found = facts[mix]
         if "model" not in found and asked[mix] is not positions:  # a refusal names the hosts of its own group
-            found = _facts(*ask([positions]), fleet.cpu_map)
+            found = _facts(ask([positions])[0], fleet.cpu_map)
         counts = {"n_hosts": len(positions), "n_unknown": sum([unknown[i] for i in positions])}
         rows.append(found | counts | {"hosts": tuple([fleet.names[i] for i in positions])})
     names = ["arch", "vendor", *([] if by is None else [by if isinstance(by, str) else "group"])]
