@@ -213,9 +213,7 @@ def test_switches_hold_known_features_and_what_a_planner_expects() -> None:
         assert features <= set(MEANINGS), name
     assert SWITCHES["tsx"] == {"hle", "rtm", "tsx-ctrl", "tsx-ldtrk"}
     assert SWITCHES["mpx"] == {"mpx", "vmx-entry-load-bndcfgs", "vmx-exit-clear-bndcfgs"}
-    assert SWITCHES["nested"] == {
-        row.feature for row in MEANINGS.values() if row.group == "nested virtualization"
-    }
+    assert SWITCHES["nested"] == {row.feature for row in MEANINGS.values() if row.group == "nested virtualization"}
     assert {name for name in MEANINGS if name.startswith("avx512")} <= SWITCHES["avx512"]
     assert {name for name in MEANINGS if name.startswith("amx-")} <= SWITCHES["amx"]
     assert {name for name in MEANINGS if name.startswith("sgx")} <= SWITCHES["sgx"]
