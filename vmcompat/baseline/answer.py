@@ -232,15 +232,16 @@ def _common_vendor(members: Iterable[Member], cpu_map: CpuMap) -> tuple[str | No
     NoBaselineError
         Vendors differ, or one is unknown to the map.
     """
-    first: dict[tuple[str | None, str | None], str] = {}
+    seen: set[tuple[str | None, str | None]] = set()
     vendor: str | None = None
+    first = ""
     written = True
     for i, m in enumerate(members):
-        key = (m.cpu.vendor, m.model_vendor)
-        if key in first:
+        named, of_model = key = (m.cpu.vendor, m.model_vendor)
+        if key in seen:
             continue
-        first[key] = m.host
-        named, of_model = key
+        if i > 0:  # the first host is judged more mildly than one just like it that comes later
+            seen.add(key)
         written = written and named is not None
         if i > 0 and named and of_model and named != of_model:
             raise NoBaselineError(f"{m.host} says vendor {named}, its model {m.cpu.model} is {of_model}'s")
@@ -250,10 +251,10 @@ def _common_vendor(members: Iterable[Member], cpu_map: CpuMap) -> tuple[str | No
         if vendor is None:
             if says not in cpu_map.vendors:
                 raise NoBaselineError(f"{m.host}: the CPU map knows no vendor {says}")
-            vendor = says
+            vendor, first = says, m.host
         elif vendor != says:
             raise NoBaselineError(
-                f"CPU vendors do not match: {next(iter(first.values()))} is {vendor}, {m.host} is {says}; "
+                f"CPU vendors do not match: {first} is {vendor}, {m.host} is {says}; "
                 f"fleet.baselines() answers for each vendor"
             )
     return vendor, written
