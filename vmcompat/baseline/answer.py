@@ -115,9 +115,12 @@ def answers(
         One a group.
     """
     everyone = _members(fleet)
-    shared: list[_Shared | NoBaselineError] = []
+    shared: list[_Shared | Answer | NoBaselineError] = []
     for positions in groups:
         try:
+            if fleet.view == "host" and (power := _power_hosts(fleet, positions)):
+                shared.append(_power_answer(power, cpu_map))
+                continue
             members, missing = _known(fleet, everyone, positions, allow_missing=allow_missing)
             asked = positions if asked_of is None else fleet.positions([asked_of])
             limits = HypervisorLimits()
@@ -141,7 +144,7 @@ def answers(
         else _answer(s, model, next(described), fleet.view, cpu_map, hidden, migratable=migratable)
         for s, model in zip(found, models, strict=True)
     )
-    return [s if isinstance(s, NoBaselineError) else next(answered) for s in shared]
+    return [next(answered) if isinstance(s, _Shared) else s for s in shared]
 
 
 def _blockers(shared: _Shared, model: CpuModel) -> int:
@@ -221,6 +224,49 @@ def _answer(
         limits=shared.limits,
         restrictions=shared.restrictions,
         limit=_limit(shared.members, view, cpu_map),
+    )
+
+
+def _power_hosts(fleet: Fleet, positions: Sequence[int]) -> tuple[Member, ...]:
+    """The group as members if all of it is POWER, whose features the map does not tell."""
+    members = []
+    for record, x in ((fleet.records[i], fleet.readings[i]) for i in positions):
+        if x.cpu is None or x.document is None or x.cpu.arch not in ("ppc64", "ppc64le") or x.cpu.model is None:
+            return ()
+        where = (x.document.source, x.document.sha256, record.libvirt, record.address_bits)
+        members.append(Member(record.name, x.cpu, None, 0, 0, frozenset(), *where))
+    return tuple(members)
+
+
+def _power_answer(members: tuple[Member, ...], cpu_map: CpuMap) -> Answer:
+    """POWER knows no features here: all hosts are of one model of the map, or there is no baseline.
+
+    References
+    ----------
+    ``ppc64Baseline`` of libvirt.
+    """
+    first = members[0]
+    name = str(first.cpu.model)
+    if name not in cpu_map.ppc64:
+        raise NoBaselineError(f"{first.host}: the CPU map knows no POWER model {name}")
+    vendor = cpu_map.ppc64[name]
+    for m in members:
+        if m.cpu.model != name:
+            raise NoBaselineError(f"CPUs are incompatible: {first.host} is {name}, {m.host} is {m.cpu.model}")
+        if m.cpu.vendor not in (None, vendor):
+            raise NoBaselineError(f"{m.host} says vendor {m.cpu.vendor}, its model is {vendor}'s")
+    return Answer(
+        members=members,
+        missing=(),
+        model=CpuModel(name=name, vendor=vendor, data=0),
+        shared=0,
+        described=[],
+        hidden=frozenset(),
+        vendor=None,
+        fallback="forbid",
+        limits=HypervisorLimits(),
+        restrictions=(),
+        limit=None,
     )
 
 

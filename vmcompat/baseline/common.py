@@ -134,15 +134,14 @@ class Baseline:
 
     @cached_property
     def dropped(self) -> pd.DataFrame:
-        """Features that the hosts share and the baseline leaves out, with the reason: columns of ``schema.DROPPED``.
+        """Features that the hosts share and :attr:`gives` lacks, with the reason: columns of ``schema.DROPPED``.
 
         A feature that only the age of a host's libvirt hides is here too.
         """
-        asked = _given(self.implied, self.features)
         reasons: dict[str, str] = {}
         shared = _names(reduce(int.__and__, (m.offered for m in self.members)), self.universe)
         for name in shared:
-            if name not in asked:
+            if name not in self.gives:
                 reasons[name] = self._why_dropped(name)
         for name in frozenset.intersection(*(m.beyond for m in self.members)):
             reasons[name] = "no CPU map at hand knows it"
