@@ -110,7 +110,8 @@ MAXIMAL: Final[Mapping[str, str]] = {
     "step_hosts": "set",
     "step_features": "set",
 }
-"""``maximal_baselines().frame``: ``hosts`` and all features that they share; ``capacity`` is missing where that of a
+"""``maximal_baselines().frame``: ``hosts`` and all features that they share and that can be migrated, of which
+libvirt's baseline may leave some out (``.baseline(row).dropped``); ``capacity`` is missing where that of a
 host is not known, ``level`` where the features are not even x86-64-v1. The next step up would win ``step_features``
 and lose ``step_hosts``, ``step_cost`` of them, ``step_unreported`` of these only because their libvirt has no name for
 what is won; numbers missing and sets empty where no host of the group has more than all of them. With ``within`` that

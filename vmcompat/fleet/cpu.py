@@ -17,6 +17,7 @@ from vmcompat.errors import DocumentError
 
 X86: Final = ("x86_64", "i686")
 MAX_FEATURES: Final = 4096  # ten times what the newest map knows: more is an attack, not a CPU
+MAX_MARKUP: Final = 1_000_000  # tags and attributes of a file: a thousand hosts in one; each costs some 200 bytes
 
 Policy: TypeAlias = Literal["force", "require", "optional", "disable", "forbid"]
 POLICIES: Final[tuple[Policy, ...]] = ("force", "require", "optional", "disable", "forbid")
@@ -27,6 +28,7 @@ _ARCHES: Final = frozenset(
     "mips64 mips64el openrisc parisc parisc64 ppc ppcle ppc64 ppc64le ppcemb riscv32 riscv64 s390 s390x sh4 sh4eb "
     "sparc sparc64 unicore32 x86_64 xtensa xtensaeb".split()
 )
+_DTD: Final = "has a DTD, which no libvirt document has; remove it"
 _NO_MODEL_NEEDED: Final = ("host-model", "host-passthrough", "maximum")
 
 
@@ -88,6 +90,11 @@ def parse_xml(data: bytes, *, source: str) -> etree._Element:
     DocumentError
         The text is no XML, has a DTD or entities, or is nested or sized beyond what such documents are.
     """
+    if sum(map(data.count, (b"<", b"=", b"&"))) > MAX_MARKUP:
+        raise DocumentError(f"more than {MAX_MARKUP} tags and attributes; no host has as many", source=source)
+    at = data.find(b"<!DOCTYPE")
+    if at >= 0 and re.search(rb"<[A-Za-z_]", data[:at]) is None:
+        raise DocumentError(_DTD, source=source, line=data.count(b"\n", 0, at) + 1)
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,
@@ -99,10 +106,12 @@ def parse_xml(data: bytes, *, source: str) -> etree._Element:
     try:
         root = etree.fromstring(data, parser)
     except etree.XMLSyntaxError as e:
-        line, text = e.lineno, (e.msg or "not XML").rpartition(", line")[0] or e.msg or "not XML"
-        raise DocumentError(f"not well-formed XML ({text}); fetch the document again", source=source, line=line) from e
-    if root.getroottree().docinfo.internalDTD is not None:
-        raise DocumentError("has a DTD, which no libvirt document has; remove it", source=source, line=1)
+        text = " ".join((e.msg or "no XML at all").partition(", line")[0].split())[:200]
+        raise DocumentError(
+            f"not well-formed XML ({text}); fetch the document again", source=source, line=e.lineno or None
+        ) from e
+    if root.getroottree().docinfo.internalDTD is not None:  # in an encoding that hid it from the search
+        raise DocumentError(_DTD, source=source)
     return root
 
 
@@ -139,12 +148,13 @@ def parse_cpu(
         libvirt would refuse the element.
     """
     fail = _Refusal(element, source)
-    given = dict(element.items()) if attributes is None else attributes
+    if attributes is None:  # only these: lxml takes quadratic time to list all of a hostile element
+        attributes = {n: v for n in ("mode", "match", "check", "migratable") if (v := element.get(n)) is not None}
     arch = element.findtext("arch")
     is_host = as_host if as_host is not None else arch is not None
     if is_host and arch not in _ARCHES:
         fail(f"<arch> is {arch!r}" if arch else "<cpu> of a host without <arch>")
-    mode = _mode(given, is_host=is_host, forced=as_host is True, fail=fail)
+    mode = _mode(attributes, is_host=is_host, forced=as_host is True, fail=fail)
     model = _string(element.find("model"))
     vendor = _string(element.find("vendor"))
     if vendor is not None and model is None and not is_host:
@@ -158,8 +168,8 @@ def parse_cpu(
         vendor=vendor,
         features=features,
         mode=mode,
-        match="exact" if is_host else _choice(given, "match", ("exact", "minimum", "strict"), fail) or "exact",
-        check=None if is_host else _choice(given, "check", ("none", "partial", "full", "default"), fail),
+        match="exact" if is_host else _choice(attributes, "match", ("exact", "minimum", "strict"), fail) or "exact",
+        check=None if is_host else _choice(attributes, "check", ("none", "partial", "full", "default"), fail),
         fallback=_fallback(element, needed=not is_host and mode in ("custom", "host-model"), fail=fail),
         **_host_details(element, is_host=is_host, fail=fail),  # type: ignore[arg-type]
     )
@@ -169,11 +179,11 @@ class _Refusal:
     """Raises the DocumentError of one element; keeps the parser's lines short."""
 
     def __init__(self, element: etree._Element, source: str) -> None:
-        self._element, self._source = element, source
+        self._element, self.source = element, source
 
     def __call__(self, problem: str, at: etree._Element | None = None) -> NoReturn:
         line = (self._element if at is None else at).sourceline
-        raise DocumentError(f"{problem}; libvirt refuses such a <cpu>", source=self._source, line=line)
+        raise DocumentError(f"{problem:.300}; libvirt refuses such a <cpu>", source=self.source, line=line)
 
 
 def _mode(given: Mapping[str, str], *, is_host: bool, forced: bool, fail: _Refusal) -> str:
@@ -190,7 +200,9 @@ def _mode(given: Mapping[str, str], *, is_host: bool, forced: bool, fail: _Refus
     return mode or "custom"
 
 
-def _choice(given: Mapping[str, str], name: str, allowed: tuple[str, ...], fail: _Refusal) -> str | None:
+def _choice(
+    given: etree._Element | Mapping[str, str], name: str, allowed: tuple[str, ...], fail: _Refusal
+) -> str | None:
     value = given.get(name)
     if value is not None and value not in allowed:
         fail(f"{name}={value!r}")
@@ -202,14 +214,21 @@ def _fallback(element: etree._Element, *, needed: bool, fail: _Refusal) -> str:
     if model is None or not needed:
         return "allow"
     vendor_id = model.get("vendor_id")
-    if vendor_id is not None and (len(vendor_id) != 12 or "," in vendor_id):
-        fail(f"vendor_id={vendor_id!r} is not 12 characters without a comma")
-    return _choice(dict(model.items()), "fallback", ("allow", "forbid"), fail) or "allow"
+    if vendor_id is not None and (len(vendor_id.encode()) != 12 or "," in vendor_id):
+        fail(f"vendor_id={vendor_id!r} is not 12 bytes without a comma")
+    return _choice(model, "fallback", ("allow", "forbid"), fail) or "allow"
 
 
 def _features(element: etree._Element, *, is_host: bool, fail: _Refusal) -> tuple[tuple[str, Policy], ...]:
+    listed = element.findall("feature")
+    if len(listed) > MAX_FEATURES:
+        raise DocumentError(
+            f"<cpu> with {len(listed)} features; no CPU has more than a few hundred",
+            source=fail.source,
+            line=element.sourceline,
+        )
     features: dict[str, Policy] = {}
-    for f in element.iterfind("feature"):
+    for f in listed:
         name = f.get("name")
         if not name:
             fail("<feature> without name", f)
@@ -222,26 +241,23 @@ def _features(element: etree._Element, *, is_host: bool, fail: _Refusal) -> tupl
             if policy not in POLICIES:
                 fail(f"policy={policy!r} of feature {name}", f)
             features[name] = policy
-    if len(features) > MAX_FEATURES:
-        fail(f"{len(features)} features, no CPU has more than a few hundred")
     return tuple(features.items())
 
 
 def _host_details(element: etree._Element, *, is_host: bool, fail: _Refusal) -> dict[str, object]:
     details: dict[str, object] = {}
     if (topology := element.find("topology")) is not None:
-        names = ("sockets", "dies", "cores", "threads")
-        counts = [_number(topology, n, fail, default=1 if n == "dies" else None) for n in names]
-        _number(topology, "clusters", fail, default=1)
+        names = ("sockets", "dies", "cores", "threads", "clusters")
+        counts = [_number(topology, n, fail, default=1 if n in ("dies", "clusters") else None) for n in names]
         if 0 in counts:
             fail("<topology> with a count of 0", topology)
-        details["topology"] = tuple(counts)
+        details["topology"] = tuple(counts[:4])
     _check_cache(element, fail)
     if (bits := element.find("maxphysaddr")) is not None:
-        mode = _choice(dict(bits.items()), "mode", ("emulate", "passthrough"), fail)
+        mode = _choice(bits, "mode", ("emulate", "passthrough"), fail)
         if mode is None:
             fail("<maxphysaddr> without mode", bits)
-        count, limit = (_number(bits, n, fail, default=-1) for n in ("bits", "limit"))
+        count, limit = (_number(bits, n, fail, default=-1, most=_INT) for n in ("bits", "limit"))
         if limit >= 0 and mode != "passthrough":
             fail("<maxphysaddr> with a limit and without mode passthrough", bits)
         details["maxphysaddr"] = MaxPhysAddr(
@@ -250,15 +266,18 @@ def _host_details(element: etree._Element, *, is_host: bool, fail: _Refusal) -> 
             limit if limit >= 0 else None,
         )
     if is_host:
-        if (microcode := element.find("microcode")) is not None:
+        if (microcode := element.find("microcode")) is not None and "version" in microcode.attrib:
             details["microcode"] = _number(microcode, "version", fail)
         if (signature := element.find("signature")) is not None:
-            details["signature"] = tuple(_number(signature, n, fail) for n in ("family", "model", "stepping"))
-        for counter in element.iterfind("counter"):
-            if counter.get("name") == "tsc":
-                scaling = {"yes": True, "no": False}.get(counter.get("scaling", ""))
-                details["tsc"] = (_number(counter, "frequency", fail), scaling)
-        details["page_sizes"] = tuple(sorted(kib(p, "size") for p in element.iterfind("pages")))
+            numbers = tuple(_number(signature, n, fail) for n in ("family", "model", "stepping"))
+            if numbers[0] == 0:
+                fail("<signature> with family 0", signature)
+            details["signature"] = numbers
+        if (counter := element.find("counter[@name='tsc']")) is not None:
+            scaling = {"yes": True, "no": False}.get(_choice(counter, "scaling", ("yes", "no"), fail) or "")
+            details["tsc"] = (_number(counter, "frequency", fail, most=_ULL), scaling)
+        sizes = (kib(p, p.get("size")) for p in element.iterfind("pages"))
+        details["page_sizes"] = tuple(sorted(size for size in sizes if size is not None))
     return details
 
 
@@ -269,17 +288,25 @@ def _check_cache(element: etree._Element, fail: _Refusal) -> None:
     for cache in caches:
         if cache.get("mode") not in ("emulate", "passthrough", "disable"):
             fail(f"<cache> with mode={cache.get('mode')!r}", cache)
-        if cache.get("level") not in (None, "1", "2", "3"):
-            fail(f"<cache> with level={cache.get('level')!r}", cache)
+        if _number(cache, "level", fail, default=1, most=3) == 0:
+            fail("<cache> with level 0", cache)
 
 
-def _number(element: etree._Element, name: str, fail: _Refusal, default: int | None = None) -> int:
+_INT: Final = 2**31 - 1
+_UINT: Final = 2**32 - 1
+_ULL: Final = 2**64 - 1
+
+
+def _number(
+    element: etree._Element, name: str, fail: _Refusal, *, default: int | None = None, most: int = _UINT
+) -> int:
     text = element.get(name)
     if text is None and default is not None:
         return default
-    if text is None or not re.fullmatch(r"\s*\+?[0-9]{1,20}", text):
+    match = re.fullmatch(r"\s*\+?0*([0-9]{1,20})", text or "")
+    if match is None or int(match[1]) > most:
         fail(f"<{element.tag!s}> with {name}={text!r}", element)
-    return int(text or 0)
+    return int(match[1])
 
 
 def _string(element: etree._Element | None) -> str | None:
@@ -287,10 +314,15 @@ def _string(element: etree._Element | None) -> str | None:
     return ("".join(element.itertext()) or None) if element is not None else None
 
 
-_UNITS: Final = {"KiB": 1, "MiB": 1024, "GiB": 1024**2, "k": 1, "K": 1, "M": 1024, "G": 1024**2}
+def whole(text: str | None) -> int | None:
+    """A number of a document that libvirt does not check, or None where it is none."""
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,20}", text) else None
 
 
-def kib(element: etree._Element, attribute: str | None = None) -> int:
-    """A size with a ``unit`` attribute, as text or in an attribute, in KiB."""
-    text = element.get(attribute) if attribute else element.text
-    return int((text or "0").strip() or 0) * _UNITS.get(element.get("unit", "KiB"), 1)
+_UNITS: Final = {"KiB": 1, "MiB": 1024, "GiB": 1024**2}
+
+
+def kib(element: etree._Element, text: str | None) -> int | None:
+    """A size in the ``unit`` of its element, in KiB; None where it is none."""
+    number, factor = whole((text or "").strip()), _UNITS.get(element.get("unit", "KiB"))
+    return None if number is None or factor is None else number * factor

@@ -11,13 +11,14 @@ Run as a command it writes the facts of a map folder in the compact form that vm
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -118,12 +119,12 @@ class CpuMap:
         if str(version_or_path) in BROUGHT_ALONG:
             return _brought_along(str(version_or_path))
         folder = SYSTEM_FOLDER if str(version_or_path) == "system" else Path(version_or_path)
-        if not (folder / "index.xml").is_file():
+        if not os.path.isfile(folder / "index.xml"):
             raise CpuMapError(
                 f"no CPU map {str(version_or_path)!r}: give one of {', '.join(BROUGHT_ALONG)}, 'system' where libvirt "
                 f"is installed, or a folder that holds index.xml"
             )
-        facts = _read_folder(folder)
+        facts = _Folder(folder).facts()
         for version in BROUGHT_ALONG:
             if facts == json.loads(_facts_text(version)):
                 return _brought_along(version)
@@ -247,14 +248,14 @@ class _Folder:
     """Reads a map folder the way libvirt loads it: per file vendors, then features, then models."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = self.path = folder
         self.vendors: dict[str, int] = {}
         self.features: dict[str, int] = {}
         self.non_migratable: list[str] = []
         self.aliases: dict[str, list[str]] = {}
         self.models: dict[str, dict[str, Any]] = {}
         self.ppc64: dict[str, str | None] = {}
-        self._owner: dict[tuple[str, ...], str] = {}
+        self._owner: dict[tuple[object, ...], str] = {}
         self._data: dict[str, int] = {}
 
     def facts(self) -> dict[str, Any]:
@@ -266,6 +267,10 @@ class _Folder:
                 group = include.getparent()
                 heading = group.get("name") if group is not None and group.tag == "group" else None
                 self._file(self._parse(include.get("filename", "")), str(arch.get("name")), heading)
+        if not self.models:
+            raise CpuMapError(
+                f"{self.folder / 'index.xml'}: names no x86 models; give the folder of a libvirt's cpu_map"
+            )
         for name, data in self._data.items():
             self.models[name]["data"] = format(data, "x")
         return {
@@ -278,19 +283,24 @@ class _Folder:
         }
 
     def _parse(self, filename: str) -> etree._Element:
-        if not filename or Path(filename).name != filename:
-            raise CpuMapError(f"{self.folder}/index.xml includes {filename!r}: only files beside it are read")
-        path = self.folder / filename
+        if filename in ("", "..") or Path(filename).name != filename:
+            raise CpuMapError(f"{self.folder / 'index.xml'}: includes {filename!r}; only files beside it are read")
+        self.path = self.folder / filename
         try:
-            return parse_xml(path.read_bytes(), source=str(path))
-        except (OSError, DocumentError) as e:
-            raise CpuMapError(f"CPU map {self.folder}: {e}") from e
+            return parse_xml(self.path.read_bytes(), source=str(self.path))
+        except DocumentError as e:
+            raise CpuMapError(str(e)) from e
+        except OSError as e:
+            raise CpuMapError(f"{self.path}: cannot be read ({e.strerror})") from e
+
+    def _wrong(self, element: etree._Element, problem: str) -> NoReturn:
+        raise CpuMapError(f"{self.path}:{element.sourceline}: <{element.tag!s}> {element.get('name')!r} {problem}")
 
     def _file(self, root: etree._Element, arch: str, group: str | None) -> None:
         if arch == "ppc64":
             for m in root.iterfind("model"):
                 vendor = m.find("vendor")
-                self.ppc64[m.get("name", "")] = vendor.get("name") if vendor is not None else None
+                self.ppc64[self._new(m, self.ppc64)] = vendor.get("name") if vendor is not None else None
             return
         for v in root.iterfind("vendor"):
             self.vendors[self._new(v, self.vendors)] = len(self.vendors)
@@ -302,7 +312,7 @@ class _Folder:
     def _new(self, element: etree._Element, known: Mapping[str, object]) -> str:
         name = element.get("name")
         if not name or name in known:
-            raise CpuMapError(f"CPU map {self.folder}: <{element.tag!s}> {name!r} has no name or stands there twice")
+            self._wrong(element, "has no name or stands there twice")
         return name
 
     def _feature(self, element: etree._Element) -> None:
@@ -313,35 +323,40 @@ class _Folder:
         aliases = [a.get("name", "") for a in element.iterfind("alias")]
         if aliases:
             self.aliases[name] = sorted(set(aliases))
-        bits = list(_bits(element))
+        try:
+            bits = list(_bits(element))
+        except ValueError:
+            self._wrong(element, "has a number that is none")
         if len(bits) != 1 or bits[0] in self._owner:
-            raise CpuMapError(
-                f"CPU map {self.folder}: feature {name} is not one bit of its own, as all were up to libvirt "
-                f"{BROUGHT_ALONG[-1]}; a newer vmcompat is needed"
+            self._wrong(
+                element,
+                f"is not one bit of its own, as all were up to libvirt {BROUGHT_ALONG[-1]}; a newer vmcompat is needed",
             )
         self._owner[bits[0]] = name
 
     def _model(self, element: etree._Element, group: str | None) -> None:
         name = self._new(element, self.models)
         ancestor, vendor, decode = element.find("model"), element.find("vendor"), element.find("decode")
+        if decode is None:
+            self._wrong(element, "has no <decode>")
         base: str | None = None
         inherited: dict[str, Any] = {}
         data = 0
         if ancestor is not None:
             base = ancestor.get("name", "")
-            inherited = self._known(self.models, base, name)
-            data = self._data[base] & ~self._set(inherited.get("removed", ()), name)
+            inherited = self._known(self.models, base, element)
+            data = self._data[base] & ~self._set(inherited.get("removed", ()), element)
         if vendor is not None:
-            self._known(self.vendors, vendor.get("name", ""), name)
+            self._known(self.vendors, vendor.get("name", ""), element)
         removed, added = (
             [f.get("name", "") for f in element.iterfind("feature") if f.get(flag) == "yes"]
             for flag in ("removed", "added")
         )
         own = {f.get("name", "") for f in element.iterfind("feature")} - {*removed, *added}
-        self._set({*removed, *added}, name)
+        self._set({*removed, *added}, element)
         facts: dict[str, Any] = {
             "vendor": inherited.get("vendor") if vendor is None else vendor.get("name"),
-            "decode": [k for k in ("host", "guest") if decode is not None and decode.get(k) == "on"],
+            "decode": [k for k in ("host", "guest") if decode.get(k) == "on"],
             "data": "",
             "removed": removed,
             "added": added,
@@ -350,32 +365,30 @@ class _Folder:
             "compat": any(c.get("partial") == "compat" for c in element.iterfind("check")),
         }
         self.models[name] = {k: v for k, v in facts.items() if v or k in ("data", "decode")}
-        self._data[name] = data | self._set(own, name)
+        self._data[name] = data | self._set(own, element)
 
-    def _set(self, names: Iterable[str], model: str) -> int:
+    def _set(self, names: Iterable[str], model: etree._Element) -> int:
         return sum(1 << self._known(self.features, name, model) for name in names)
 
-    def _known(self, known: Mapping[str, Any], name: str, model: str) -> Any:
+    def _known(self, known: Mapping[str, Any], name: str, model: etree._Element) -> Any:
         if name not in known:
-            raise CpuMapError(f"CPU map {self.folder}: model {model} refers to {name!r}, which is not loaded before it")
+            self._wrong(model, f"refers to {name!r}, which is not loaded before it")
         return known[name]
 
 
-def _read_folder(folder: Path) -> dict[str, Any]:
-    return _Folder(folder).facts()
-
-
-def _bits(feature: etree._Element) -> Iterator[tuple[str, ...]]:
+def _bits(feature: etree._Element) -> Iterator[tuple[object, ...]]:
     for place in feature.iterchildren("cpuid", "msr"):
-        where = (str(place.tag), *(place.get(k, "0").lower() for k in ("index", "eax_in", "ecx_in")))
+        where = (place.tag, *(int(place.get(k, "0"), 16) for k in ("index", "eax_in", "ecx_in")))
         for register in ("eax", "ebx", "ecx", "edx"):
             value = int(place.get(register, "0"), 16)
-            yield from ((*where, register, str(bit)) for bit in range(64) if value >> bit & 1)
+            if not 0 <= value < 2**32:
+                raise ValueError(register)
+            yield from ((*where, register, bit) for bit in range(32) if value >> bit & 1)
 
 
 def write_facts(folder: Path, version: str, target: Path) -> Path:
     """Writes the facts of a map folder as ``target/<version>.json``, one model a line, and gives that path."""
-    facts = _read_folder(folder)
+    facts = _Folder(folder).facts()
     lines = [f' "{k}": {json.dumps(v)}' for k, v in facts.items() if k != "models"]
     models = ",\n".join(f'  "{name}": {json.dumps(m)}' for name, m in facts["models"].items())
     path = target / f"{version}.json"

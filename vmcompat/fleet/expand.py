@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, Literal, TypeAlias
 
-from vmcompat.errors import CpuMapError
+from vmcompat.errors import CpuMapError, FrameError
 from vmcompat.fleet.cpu import X86, Cpu
-from vmcompat.fleet.cpu_map import CpuMap, CpuModel, brought_along
+from vmcompat.fleet.cpu_map import CpuMap, brought_along
 from vmcompat.fleet.records import Document
 from vmcompat.fleet.sources import Finding, HostRecord
 
@@ -53,14 +53,15 @@ class Reading:
 
 
 def view_documents(record: HostRecord, view: View, virttype: str) -> list[Document]:
-    """The documents that can answer for the view, best first."""
+    """The documents that can answer for the view, those of the host's own architecture first."""
     if view == "host":
         return [d for d in record.documents if d.kind == "capabilities" or (d.kind == "cpu" and d.arch is not None)]
-    return [
+    answering = [
         d
         for d in record.documents
         if (d.kind == "domcapabilities" and d.virttype == virttype) or (d.kind == "cpu" and d.arch is None)
     ]
+    return sorted(answering, key=lambda d: d.arch not in (None, record.arch))
 
 
 def read_cpu(record: HostRecord, *, view: View, virttype: str, cpu_map: CpuMap, strict: bool) -> Reading:
@@ -114,8 +115,8 @@ def read_cpu(record: HostRecord, *, view: View, virttype: str, cpu_map: CpuMap, 
 def _no_document(record: HostRecord, view: View, virttype: str) -> Reading:
     if view == "hypervisor" and any(d.kind == "domcapabilities" for d in record.documents):
         have = sorted({str(d.virttype) for d in record.documents if d.kind == "domcapabilities"})
-        if virttype == "kvm":
-            reason = f"its domain capabilities are of {', '.join(have)}, emulation: no KVM, or it is off in the BIOS"
+        if virttype == "kvm" and have == ["qemu"]:
+            reason = "its domain capabilities are those of emulation: no KVM, or it is off in the BIOS"
             return Reading(status="tcg_only", reason=reason)
         return Reading(status="no_view", reason=f"has domain capabilities of {', '.join(have)}, not of {virttype}")
     if record.unreadable:
@@ -143,20 +144,21 @@ def _expanded(
 ) -> Reading:
     """Expands the model with the map of the libvirt that wrote the document, the listed features by name."""
     assert cpu.model is not None
-    writer = _writer(record.libvirt, cpu.model, cpu_map)
-    if writer is None:
-        return Reading(
-            status="unknown_model",
-            reason=f"no CPU map knows the model {cpu.model!r}; load a newer map with cpu_map=",
-            document=document,
-            cpu=cpu,
-            findings=findings,
-        )
-    offered, reported, beyond = _sets(writer, cpu_map, cpu.model, cpu.features)
-    if record.libvirt is None:
+    age = version(record.libvirt or "")
+    maps = _maps(age, cpu.model, cpu_map)
+    if maps is None:
+        reason = f"no CPU map knows the model {cpu.model[:100]!r}"
+        if not age:
+            reason = (
+                f"{cpu.model[:100]!r} is not in the CPU map of libvirt {cpu_map.version}; which one wrote it is unknown"
+            )
+        return Reading(status="unknown_model", reason=reason, document=document, cpu=cpu, findings=findings)
+    writer, vocabulary = maps
+    offered, reported, beyond = _sets(writer, vocabulary, cpu_map, cpu.model, cpu.features)
+    if not age:
         reported = cpu_map.everything
-        findings += tuple(_age_matters(record.name, cpu.model, cpu_map))
-    unknown = sorted(beyond - _all_known())
+        findings += tuple(_age_matters(record.name, cpu, cpu_map))
+    unknown = sorted(n[:100] for n in beyond - _all_known())
     if unknown:
         findings += (
             Finding(
@@ -179,36 +181,40 @@ def _expanded(
     )
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _sets(
-    writer: CpuMap, cpu_map: CpuMap, model: str, features: tuple[tuple[str, str], ...]
+    writer: CpuMap, vocabulary: CpuMap, cpu_map: CpuMap, model: str, features: tuple[tuple[str, str], ...]
 ) -> tuple[int, int, frozenset[str]]:
-    names = set(writer.names(writer.model(model).data))
+    """What the CPU has and what its document can say anything about, and the names that are not in the fleet's map."""
+    has = set(writer.names(writer.model(model).data))
     for name, policy in features:
         if policy in ("force", "require"):
-            names.add(name)
+            has.add(name)
         elif policy != "optional":
-            names.discard(name)
-    listed = {name for name, policy in features if policy != "optional"}
-    reported = cpu_map.set_of({*writer.features, *listed})
-    return cpu_map.set_of(names), reported, frozenset(n for n in names if n not in cpu_map.index)
+            has.discard(name)
+    listed = (name for name, policy in features if policy != "optional")
+    reported = cpu_map.set_of({*vocabulary.features, *has, *listed})
+    return cpu_map.set_of(has), reported, frozenset(n for n in has if n not in cpu_map.index)
 
 
-def _writer(libvirt: str | None, model: str, cpu_map: CpuMap) -> CpuMap | None:
-    """The map nearest to that of the writing libvirt, not newer where there is one, that knows the model."""
-    known = [m for m in _maps_with(cpu_map) if model in m.models]
-    if libvirt is None:
-        return cpu_map if model in cpu_map.models else None
-    age = version(libvirt)
-    not_newer = [m for m in known if version(m.version) <= age]
-    return not_newer[-1] if not_newer else known[0] if known else None
+def _maps(age: tuple[int, ...], model: str, cpu_map: CpuMap) -> tuple[CpuMap, CpuMap] | None:
+    """The map to expand a model with, and the one whose features a libvirt of that age can name.
 
-
-def _maps_with(cpu_map: CpuMap) -> Iterator[CpuMap]:
-    """Oldest first, and last the fleet's own where it is none of those brought along."""
-    yield from brought_along()
-    if version(cpu_map.version) == ():
-        yield cpu_map
+    Both are the newest of those brought along that is not newer than the writer, but a model may need a younger one.
+    The fleet's own map answers where the writer is not known, and, if it came from a folder, where those brought along
+    are too old.
+    """
+    own = cpu_map if model in cpu_map.models else None
+    if not age:
+        return (own, own) if own else None
+    brought = list(brought_along())
+    not_newer = [m for m in brought if version(m.version) <= age] or brought[:1]
+    knowing = [m for m in brought if model in m.models]
+    if own is not None and own not in brought and (not knowing or age > version(brought[-1].version)):
+        return own, own
+    if not knowing:
+        return None
+    return next((m for m in reversed(not_newer) if m in knowing), knowing[0]), not_newer[-1]
 
 
 @cache
@@ -228,15 +234,17 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(int(n) for n in match[0].split(".")) if match else ()
 
 
-def _age_matters(host: str, model: str, cpu_map: CpuMap) -> Iterator[Finding]:
-    differing = differing_features(model)
+def _age_matters(host: str, cpu: Cpu, cpu_map: CpuMap) -> Iterator[Finding]:
+    assert cpu.model is not None
+    listed = {name for name, policy in cpu.features if policy != "optional"}
+    differing = [name for name in differing_features(cpu.model) if name not in listed]
     if differing:
         yield Finding(
             host,
             "map_matters",
             "info",
-            f"{model} stands for {', '.join(differing)} for some versions of libvirt and not for others; the one that "
-            f"wrote this is not known, read as {cpu_map.version} would",
+            f"{cpu.model} stands for {', '.join(differing)} for some versions of libvirt and not for others; the one "
+            f"that wrote this is not known, read as {cpu_map.version} would",
             "name the host's libvirt in the column libvirt of hosts.csv",
         )
 
@@ -249,6 +257,41 @@ def differing_features(model: str) -> tuple[str, ...]:
     return tuple(sorted(name for name, n in counts.items() if n < len(maps)))
 
 
-def model_of(cpu_map: CpuMap, name: str | None) -> CpuModel | None:
-    """The model of that name, if the map has it."""
-    return cpu_map.models.get(name) if name else None
+def default_view(records: Iterable[HostRecord]) -> View:
+    """The view of a fleet that was read without saying which.
+
+    Raises
+    ------
+    FrameError
+        Some of the readable hosts have domain capabilities and others do not.
+    """
+    readable = [r for r in records if r.documents and not r.unreadable]
+    having = [
+        r
+        for r in readable
+        if any(d.kind == "domcapabilities" or (d.kind == "cpu" and d.arch is None) for d in r.documents)
+    ]
+    if not having:
+        return "host"
+    if len(having) == len(readable):
+        return "hypervisor"
+    without = [r.name for r in readable if r not in having]
+    raise FrameError(
+        f"{len(having)} hosts have domain capabilities and {len(without)} do not: {', '.join(without[:10])}"
+        f"{' ...' if len(without) > 10 else ''}. What the hypervisor can give and what the host has are two questions: "
+        f"add their output of {VIEW_COMMAND['hypervisor']}, or give view='host' (or view='hypervisor', which "
+        f"leaves them unknown)"
+    )
+
+
+def status_finding(host: str, reading: Reading, view: View) -> Finding:
+    """Why the CPU of a host is not known, and what to do about it."""
+    remedies = {
+        "no_model": "give the host a newer libvirt, or leave it out with fleet.drop",
+        "unknown_model": "load the map of that libvirt with cpu_map=, or name it in the column libvirt of hosts.csv",
+        "no_view": f"add the output of {VIEW_COMMAND[view]}",
+        "tcg_only": "switch virtualization on in the BIOS, load the kvm module, and fetch the document again",
+        "other_arch": "ask libvirt on such hosts; vmcompat compares x86 CPUs",
+    }
+    severity = "info" if reading.status == "other_arch" else "error"
+    return Finding(host, reading.status, severity, reading.reason, remedies[reading.status])

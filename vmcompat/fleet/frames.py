@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,8 +15,8 @@ import pandas as pd
 
 from vmcompat.errors import FrameError
 from vmcompat.fleet.cpu_map import CpuMap
-from vmcompat.fleet.expand import VIEW_COMMAND, Reading, View, read_cpu
-from vmcompat.fleet.sources import HostRecord, Source, read_hosts
+from vmcompat.fleet.expand import Reading, View, default_view, read_cpu, status_finding
+from vmcompat.fleet.sources import HostRecord, Source, read_hosts, shared_uuids
 from vmcompat.schema import DOCUMENTS, FINDINGS, HOSTS, frame
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Fleet:
         rows = [_host_row(r, x) for r, x in zip(self.records, self.readings, strict=True)]
         own = frame(HOSTS, rows, index=index)
         extra = dict.fromkeys(chain.from_iterable(r.columns for r in self.records))
-        added = {c: _typed([r.columns.get(c) for r in self.records], index) for c in extra if c not in own.columns}
+        added = {c: _typed([r.columns.get(c) for r in self.records], index) for c in extra}
         return pd.concat([own, pd.DataFrame(added, index=index)], axis=1) if added else own
 
     @cached_property
@@ -98,12 +99,15 @@ class Fleet:
 
     @cached_property
     def findings(self) -> pd.DataFrame:
-        """What was noticed while reading: columns of ``schema.FINDINGS``, errors of a host before its warnings."""
+        """What was noticed while reading: columns of ``schema.FINDINGS``, in the order of the hosts."""
         rows = []
+        clones = shared_uuids(self.records)
         for record, reading in zip(self.records, self.readings, strict=True):
             rows += [*record.findings, *reading.findings]
+            if record.name in clones:
+                rows.append(clones[record.name])
             if reading.status not in ("ok", "unreadable"):
-                rows.append(_status_finding(record.name, reading, self.view))
+                rows.append(status_finding(record.name, reading, self.view))
         return frame(FINDINGS, ({c: getattr(f, c) for c in FINDINGS} for f in rows))
 
     @cached_property
@@ -129,8 +133,7 @@ class Fleet:
         return len(self.records)
 
     def __getitem__(self, hosts: str | Iterable[str]) -> Fleet:
-        names = [hosts] if isinstance(hosts, str) else list(hosts)
-        return self._take(self.positions(names))
+        return self._take(self.positions([hosts] if isinstance(hosts, str) else dict.fromkeys(hosts)))
 
     def select(self, query: str) -> Fleet:
         """The hosts for which a query over the columns of :attr:`hosts` holds.
@@ -164,7 +167,8 @@ class Fleet:
                 raise FrameError(
                     f"two fleets of different {what} ({mine}, {theirs}) are two questions: read them alike"
                 )
-        if self.cpu_map is not other.cpu_map:
+        mine, theirs = ((m.version, m.features, m.models) for m in (self.cpu_map, other.cpu_map))
+        if mine != theirs:
             raise FrameError(
                 f"the fleets were read with different maps: {self.cpu_map.version}, {other.cpu_map.version}"
             )
@@ -342,9 +346,10 @@ def read_fleet(
     source : path, URI, mapping, or list of paths and URIs
         A file or folder of ``virsh capabilities``, ``virsh domcapabilities`` and plain ``<cpu>`` XML (a file may hold
         several documents), a libvirt URI, or XML text by host name. Host names come from the file names
-        (``<host>.capabilities.xml``, ``<host>.domcapabilities.xml``, ``<host>.xml``); a ``hosts.csv`` in the folder
-        joins its columns by ``host``, its column ``file`` renames, its columns ``libvirt`` and ``qemu`` say the
-        versions. Folders are read in natural order, without their subfolders.
+        (``<host>.capabilities.xml``, ``<host>.domcapabilities.xml``, of which ``<host>.domcapabilities.<machine>.xml``
+        tells several apart, ``<host>.xml``); a ``hosts.csv`` in the folder joins its columns by ``host``, its column
+        ``file`` renames, its columns ``libvirt`` and ``qemu`` say the versions, and a host that it lists stays without
+        any document. Folders are read in natural order, without their subfolders.
     view : {"hypervisor", "host"}, optional
         Default: hypervisor if the readable hosts have domain capabilities, host if none has. For a URI only
         ``view="hypervisor"`` opens a connection that may write, since libvirt gives domain capabilities on no other.
@@ -366,7 +371,7 @@ def read_fleet(
     Raises
     ------
     DocumentError, ConnectError
-        A document cannot be used and ``errors`` is "raise".
+        A document cannot be used and ``errors`` is "raise"; or a ``hosts.csv`` cannot.
     FrameError
         The source does not exist, or some hosts have domain capabilities and others do not and no view was given.
     CpuMapError
@@ -388,33 +393,13 @@ def read_fleet(
     if virttype is None:
         virttypes = {d.virttype for r in records for d in r.documents if d.kind == "domcapabilities"}
         virttype = "qemu" if "qemu" in virttypes and "kvm" not in virttypes else "kvm"
-    chosen = view or _default_view(records)
+    chosen = view or default_view(records)
     return _seen(records, view=chosen, virttype=virttype, cpu_map=loaded, strict=strict)
 
 
 def _seen(records: tuple[HostRecord, ...], *, view: View, virttype: str, cpu_map: CpuMap, strict: bool) -> Fleet:
     readings = tuple(read_cpu(r, view=view, virttype=virttype, cpu_map=cpu_map, strict=strict) for r in records)
     return Fleet(view=view, cpu_map=cpu_map, virttype=virttype, strict=strict, records=records, readings=readings)
-
-
-def _default_view(records: tuple[HostRecord, ...]) -> View:
-    readable = [r for r in records if r.documents and not r.unreadable]
-    having = [
-        r
-        for r in readable
-        if any(d.kind == "domcapabilities" or (d.kind == "cpu" and d.arch is None) for d in r.documents)
-    ]
-    if not having:
-        return "host"
-    if len(having) == len(readable):
-        return "hypervisor"
-    without = [r.name for r in readable if r not in having]
-    raise FrameError(
-        f"{len(having)} hosts have domain capabilities and {len(without)} do not: {', '.join(without[:10])}"
-        f"{' ...' if len(without) > 10 else ''}. What the hypervisor can give and what the host has are two questions: "
-        f"add their output of {VIEW_COMMAND['hypervisor']}, or give view='host' (or view='hypervisor', which "
-        f"leaves them unknown)"
-    )
 
 
 def _host_row(record: HostRecord, reading: Reading) -> dict[str, Any]:
@@ -437,26 +422,10 @@ def _host_row(record: HostRecord, reading: Reading) -> dict[str, Any]:
 
 
 def _typed(values: list[str | None], index: pd.Index) -> pd.Series:
-    """A column of hosts.csv: whole numbers, numbers or text, whichever all its values are; empty is missing."""
-    given = pd.Series([v or None for v in values], dtype="str", index=index)
-    for dtype in ("Int64", "Float64"):
-        try:
-            numbers = pd.to_numeric(given, errors="raise").astype(dtype)
-        except (ValueError, TypeError):
-            continue
-        return numbers if given.notna().any() else given
-    return given
-
-
-def _status_finding(host: str, reading: Reading, view: View) -> Any:
-    from vmcompat.fleet.sources import Finding
-
-    remedies = {
-        "no_model": "give the host a newer libvirt, or leave it out with fleet.drop",
-        "unknown_model": "load the map of that libvirt with cpu_map=",
-        "no_view": f"add the output of {VIEW_COMMAND[view]}",
-        "tcg_only": "switch virtualization on in the BIOS, load the kvm module, and fetch the document again",
-        "other_arch": "ask libvirt on such hosts; vmcompat compares x86 CPUs",
-    }
-    severity = "info" if reading.status == "other_arch" else "error"
-    return Finding(host, reading.status, severity, reading.reason, remedies[reading.status])
+    """A column of hosts.csv: numbers where all its values are and none loses by it, as 007 and 5.10 would."""
+    given = [v for v in values if v]
+    if given and all(re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", v) for v in given):
+        return pd.Series([int(v) if v else None for v in values], dtype="Int64", index=index)
+    if given and all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", v) and v in (repr(float(v)), f"{float(v):g}") for v in given):
+        return pd.Series([float(v) if v else None for v in values], dtype="Float64", index=index)
+    return pd.Series([v or None for v in values], dtype="str", index=index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
@@ -11,10 +11,10 @@ from typing import Final, Literal, TypeAlias
 from lxml import etree
 
 from vmcompat.errors import DocumentError
-from vmcompat.fleet.cpu import Cpu, kib, parse_cpu, parse_xml
+from vmcompat.fleet.cpu import Cpu, kib, parse_cpu, parse_xml, whole
 
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
-X86: Final = ("x86_64", "i686")
+_MOST: Final = 2**63 - 1  # what a column of dtype Int64 holds
 
 Kind: TypeAlias = Literal["capabilities", "domcapabilities", "qemucaps", "cpu"]
 
@@ -95,7 +95,10 @@ def read_documents(data: bytes, *, source: str, max_bytes: int = MAX_DOCUMENT_BY
     if not data.strip():
         raise DocumentError("the file is empty; fetch the document again", source=source)
     sha256 = hashlib.sha256(data).hexdigest()
-    return [_document(root, source=source, sha256=sha256) for root in _roots(data, source=source)]
+    documents = [d for root in _roots(data, source=source) for d in _documents(root, source=source, sha256=sha256)]
+    if not documents:  # else its host would be lost
+        raise DocumentError("holds no document, or one that says nothing", source=source)
+    return documents
 
 
 def _roots(data: bytes, *, source: str) -> list[etree._Element]:
@@ -110,32 +113,28 @@ def _roots(data: bytes, *, source: str) -> list[etree._Element]:
     if data.startswith(b"<?xml"):
         declaration, _, body = data.partition(b"?>")
         body = b"\n" * declaration.count(b"\n") + body
-    roots = list(parse_xml(b"<container>" + body + b"</container>", source=source))
-    if not roots:
-        raise DocumentError("holds no document", source=source)
-    return roots
+    return list(parse_xml(b"<container>" + body + b"</container>", source=source))
 
 
-def _document(root: etree._Element, *, source: str, sha256: str) -> Document:
-    readers: dict[str, Callable[[etree._Element, str, str], Document]] = {
-        "capabilities": _capabilities,
-        "domainCapabilities": _domcapabilities,
-        "qemuCaps": _qemucaps,
-        "cpu": _plain_cpu,
-    }
-    reader = readers.get(str(root.tag))
-    if reader is None:
-        hint = (
-            "a domain is no host: use vmcompat.compare or a migration plan"
-            if root.tag == "domain"
-            else ("expected the output of virsh capabilities or virsh domcapabilities, or a <cpu>")
-        )
-        raise DocumentError(f"root element is <{root.tag!s}>; {hint}", source=source, line=root.sourceline)
-    return reader(root, source, sha256)
+def _documents(root: etree._Element, *, source: str, sha256: str) -> list[Document]:
+    match root.tag:
+        case "capabilities":
+            return [_capabilities(root, source, sha256)]
+        case "domainCapabilities":
+            return [_domcapabilities(root, source, sha256)]
+        case "qemuCaps":
+            return _qemucaps(root, source, sha256)
+        case "cpu":
+            return [_plain_cpu(root, source, sha256)]
+        case "domain":
+            hint = "a domain is no host: use vmcompat.compare or a migration plan"
+        case _:
+            hint = "expected the output of virsh capabilities or virsh domcapabilities, or a <cpu>"
+    raise DocumentError(f"root element is <{root.tag!s}>; {hint}", source=source, line=root.sourceline)
 
 
 def _plain_cpu(root: etree._Element, source: str, sha256: str) -> Document:
-    cpu = parse_cpu(root, source=source)
+    cpu = parse_cpu(root, source=source, as_host=root.find("arch") is not None)
     return Document(kind="cpu", source=source, sha256=sha256, arch=cpu.arch, cpu=cpu)
 
 
@@ -157,7 +156,7 @@ def _capabilities(root: etree._Element, source: str, sha256: str) -> Document:
 
 def _host_facts(root: etree._Element, host: etree._Element, cpu: Cpu | None) -> dict[str, object]:
     facts: dict[str, object] = {
-        "uuid": (host.findtext("uuid") or "").strip() or None,
+        "uuid": (host.findtext("uuid") or "").strip().lower() or None,
         "transports": _texts(host, "migration_features/uri_transports/uri_transport"),
         "security_models": _texts(host, "secmodel/model"),
         "virttypes": tuple(dict.fromkeys(d.get("type", "") for d in root.iterfind("guest/arch/domain"))),
@@ -175,11 +174,11 @@ def _host_facts(root: etree._Element, host: etree._Element, cpu: Cpu | None) -> 
     }
     cells = host.findall("topology/cells/cell")
     if cells:
-        memory = [kib(m) for m in (c.find("memory") for c in cells) if m is not None]
+        memory = [size for c in cells for m in c.findall("memory")[:1] if (size := kib(m, m.text)) is not None]
         facts["numa_cells"] = len(cells)
         facts["memory"] = sum(memory) if len(memory) == len(cells) else None
-        facts["node_ids"] = tuple(_int(c.get("id")) for c in cells)
-        facts["cpu_ids"] = tuple(_int(c.get("id")) for c in host.iterfind("topology/cells/cell/cpus/cpu"))
+        facts["node_ids"] = _ids(host, "topology/cells/cell")
+        facts["cpu_ids"] = _ids(host, "topology/cells/cell/cpus/cpu")
     facts |= _cpu_counts(host, cpu)
     if cpu is not None:
         facts["microcode"] = cpu.microcode
@@ -190,7 +189,7 @@ def _host_facts(root: etree._Element, host: etree._Element, cpu: Cpu | None) -> 
             facts["tsc_frequency"], facts["tsc_scaling"] = cpu.tsc
         if cpu.maxphysaddr:
             facts["maxphysaddr"] = cpu.maxphysaddr.bits
-    return {name: value for name, value in facts.items() if value is not None}
+    return {n: v for n, v in facts.items() if v is not None and not (isinstance(v, int) and v > _MOST)}
 
 
 def _cpu_counts(host: etree._Element, cpu: Cpu | None) -> dict[str, object]:
@@ -254,42 +253,45 @@ _FROM_QEMU: Final = {
 }  # fmt: skip
 
 
-def _qemucaps(root: etree._Element, source: str, sha256: str) -> Document:
-    """Libvirt's cache of what it asked of a QEMU; of kvm if that was probed, else of tcg."""
-    expansions = {h.get("type", ""): h for h in root.iterfind("hostCPU")}
-    virttype = next((t for t in ("kvm", "tcg") if t in expansions), None)
-    properties: dict[str, bool | None] | None = None
-    if virttype is not None:
-        knows = expansions[virttype].get("migratability") == "yes"
-        properties = {
-            _FROM_QEMU.get(p.get("name", ""), p.get("name", "")): (p.get("migratable") != "no") if knows else None
-            for p in expansions[virttype].iterfind("property")
-        }
-    models = tuple(
-        HypervisorModel(
-            c.get("name", ""),
-            {"yes": True, "no": False}.get(c.get("usable", "")),
-            tuple(_FROM_QEMU.get(b.get("name", ""), b.get("name", "")) for b in c.iterfind("blocker")),
-            c.get("deprecated") == "yes",
-        )
-        for c in root.iterfind("cpu")
-        if c.get("type") == virttype
-    )
+def _qemucaps(root: etree._Element, source: str, sha256: str) -> list[Document]:
+    """Libvirt's cache of what it asked of a QEMU, one document for each of KVM and emulation that it probed."""
+    return [_probed(root, expansion, source, sha256) for expansion in root.iterfind("hostCPU")]
+
+
+def _probed(root: etree._Element, expansion: etree._Element, source: str, sha256: str) -> Document:
+    kind = expansion.get("type", "")
+    knows = expansion.get("migratability") == "yes"
     return Document(
         kind="qemucaps",
         source=source,
         sha256=sha256,
         arch=(root.findtext("arch") or "").strip() or None,
         emulator=root.findtext("emulator"),
-        virttype={"tcg": "qemu"}.get(virttype or "", virttype),
-        models=models,
-        properties=properties,
+        virttype={"tcg": "qemu"}.get(kind, kind),
+        models=tuple(
+            HypervisorModel(
+                c.get("name", ""),
+                {"yes": True, "no": False}.get(c.get("usable", "")),
+                tuple(_from_qemu(b) for b in c.iterfind("blocker")),
+                c.get("deprecated") == "yes",
+            )
+            for c in root.iterfind("cpu")
+            if c.get("type") == kind
+        ),
+        properties={
+            _from_qemu(p): (p.get("migratable") != "no") if knows else None for p in expansion.iterfind("property")
+        },
     )
+
+
+def _from_qemu(element: etree._Element) -> str:
+    name = element.get("name", "")
+    return _FROM_QEMU.get(name, name)
 
 
 def _texts(element: etree._Element, path: str) -> tuple[str, ...]:
     return tuple(t for t in ((e.text or "").strip() for e in element.iterfind(path)) if t)
 
 
-def _int(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else -1
+def _ids(element: etree._Element, path: str) -> tuple[int, ...]:
+    return tuple(i for i in (whole(e.get("id")) for e in element.iterfind(path)) if i is not None)

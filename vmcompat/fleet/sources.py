@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 from vmcompat.errors import ConnectError, DocumentError, FrameError
 from vmcompat.fleet.records import MAX_DOCUMENT_BYTES, Document, read_documents
+from vmcompat.schema import HOSTS
 
 Source: TypeAlias = str | Path | Mapping[str, str | bytes] | Iterable["str | Path"]
 
 HOSTS_CSV: Final = "hosts.csv"
-_URI = re.compile(r"[a-z][a-z0-9]*(\+[a-z0-9]+)?://")
-_FILE_NAME = re.compile(r"(?P<host>.+?)(\.(capabilities|domcapabilities|qemucaps|cpu)(\.[^.]+)?)?\.xml")
+_OWN_COLUMNS: Final = set(HOSTS) - {"libvirt", "qemu", "uuid"}
+_URI: Final = re.compile(r"\s*[a-z][a-z0-9+.-]*://([^/?#]*@)?(?P<host>\[[^]]*\]|[^/?#:@]*)", re.IGNORECASE)
+_FILE_NAME: Final = re.compile(r"(?P<host>.+?)(\.(capabilities|domcapabilities|qemucaps|cpu)(\..+)?)?\.xml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +72,23 @@ class HostRecord:
 
     @property
     def arch(self) -> str | None:
-        """Architecture of the host, from the first document that says it."""
-        return next((d.arch for d in self.documents if d.arch), None)
+        """Architecture of the host; what an emulator was asked for is a guess at it."""
+        own = [d.arch for d in self.documents if d.kind in ("capabilities", "cpu")]
+        return next((arch for arch in (*own, *(d.arch for d in self.documents)) if arch), None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One document, or the error in its place, and the host it belongs to."""
+    """One document, or the error in its place, and the host it belongs to; None: the host is listed, no more."""
 
     host: str
-    content: Document | VmcompatFailure
+    content: Document | _Failure | None
     libvirt: str | None = None
     qemu: str | None = None
     columns: Mapping[str, str] | None = None
 
 
-VmcompatFailure: TypeAlias = DocumentError | ConnectError
+_Failure: TypeAlias = DocumentError | ConnectError
 
 
 def read_hosts(source: Source, *, hypervisor: bool, virttype: str | None, collect: bool | None) -> list[HostRecord]:
@@ -109,21 +113,21 @@ def read_hosts(source: Source, *, hypervisor: bool, virttype: str | None, collec
     Raises
     ------
     DocumentError, ConnectError
-        A document cannot be used, and problems are not collected.
+        A document cannot be used, and problems are not collected; or a ``hosts.csv`` cannot.
     FrameError
         The source does not exist or is of no known kind.
     """
-    single = isinstance(source, (str, Path)) and (is_uri(source) or Path(source).is_file())
-    collect = not single if collect is None else collect
+    if collect is None:
+        collect = not isinstance(source, (str, Path)) or os.path.isdir(source)
     hosts: dict[str, list[_Piece]] = {}
     for piece in _pieces(source, hypervisor=hypervisor, virttype=virttype):
         if not collect and isinstance(piece.content, Exception):
             raise piece.content
         hosts.setdefault(piece.host, []).append(piece)
     records = [_join(name, pieces) for name, pieces in hosts.items()]
-    records = _mark_shared_uuids(records)
     if not collect:
-        for finding in (f for r in records for f in r.findings if f.severity == "error"):
+        findings = [f for r in records for f in r.findings] + list(shared_uuids(records).values())
+        for finding in (f for f in findings if f.severity == "error"):
             raise DocumentError(f"{finding.message}; {finding.remedy}", source=finding.host)
     return records
 
@@ -141,18 +145,24 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 def _pieces(source: Source, *, hypervisor: bool, virttype: str | None) -> Iterator[_Piece]:
     if isinstance(source, Mapping):
         for name, text in source.items():
-            data = text.encode() if isinstance(text, str) else text
+            if not isinstance(text, (str, bytes)):
+                raise FrameError(f"{name}: a {type(text).__name__} is no XML text; give files as a list of paths")
+            # half a surrogate pair becomes a byte that the parser refuses
+            data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
             yield from _from_bytes(data, host=name, source=name)
     elif is_uri(source):
         yield from _live(str(source), hypervisor=hypervisor, virttype=virttype)
     elif isinstance(source, (str, Path)):
         path = Path(source)
-        if path.is_dir():
+        if os.path.isdir(source):
             yield from _folder(path)
-        elif path.is_file():
+        elif os.path.isfile(source):  # unlike Path.is_file no error where the text is longer than a path may be
             yield from _file(path, host=_host_of(path.name))
         else:
-            raise FrameError(f"{source}: no such file or folder, and no libvirt URI (such as qemu+ssh://host/system)")
+            raise FrameError(
+                f"{str(source)[:200]!r}: no file or folder, and no libvirt URI (such as qemu+ssh://host/system); give "
+                f"XML text by host name: {{'h1': text}}"
+            )
     elif isinstance(source, Iterable):
         for one in source:
             yield from _pieces(one, hypervisor=hypervisor, virttype=virttype)
@@ -168,47 +178,64 @@ def _host_of(file_name: str) -> str:
 def _folder(folder: Path) -> Iterator[_Piece]:
     """The XML files of a folder itself; the rows of its hosts.csv name the hosts and join their columns."""
     rows = _hosts_csv(folder / HOSTS_CSV)
-    paths = sorted(folder.glob("*.xml"), key=lambda p: natural(p.name))
-    if not paths and not rows:
+    by_file = {row.get("file") or host: host for host, row in rows.items()}
+    named = []
+    for path in sorted(folder.glob("*.xml")):
+        if not path.is_dir():
+            stem = _host_of(path.name)
+            unlisted = path.name if stem in rows else stem  # the table gives that name to another file
+            named.append((by_file.get(path.name) or by_file.get(stem) or unlisted, path))
+    if not named and not rows:
         raise FrameError(f"{folder}: no *.xml in this folder (subfolders are not read)")
-    by_file = {row.get("file", host): (host, row) for host, row in rows.items()}
-    seen = set()
-    for path in paths:
-        stem = _host_of(path.name)
-        host, row = by_file.get(path.name) or by_file.get(stem) or (stem, {})
-        seen.add(host)
+    for host, path in sorted(named, key=lambda n: natural(n[0])):
+        row = rows.get(host, {})
         for piece in _file(path, host=host):
             yield replace(piece, columns=row, libvirt=row.get("libvirt") or None, qemu=row.get("qemu") or None)
+    read = {host for host, _ in named}
     for host, row in rows.items():
-        if host not in seen:
-            missing = DocumentError(
-                f"{host} is listed, but the folder has no document of it", source=str(folder / HOSTS_CSV)
-            )
-            yield _Piece(host, missing, row.get("libvirt") or None, row.get("qemu") or None, row)
+        if host not in read:
+            yield _Piece(host, None, row.get("libvirt") or None, row.get("qemu") or None, row)
 
 
 def _hosts_csv(path: Path) -> dict[str, dict[str, str]]:
-    if not path.is_file():
+    """The rows of a table of hosts by name."""
+    if not path.exists():
         return {}
+
+    def wrong(problem: str, line: int | None = None) -> DocumentError:
+        return DocumentError(problem, source=str(path), line=line)
+
     try:
-        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True)
-        if "host" not in (reader.fieldnames or ()):
-            raise DocumentError("has no column 'host'", source=str(path), line=1)
+        table = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
+        columns = list(table.fieldnames or ())
+        if "host" not in columns:
+            raise wrong("has no column 'host'; it is a table of comma-separated values with a line of column names", 1)
+        if "" in columns or len(set(columns)) < len(columns):
+            raise wrong("has a column without name, or two of one name", 1)
+        if taken := [c for c in columns if c in _OWN_COLUMNS]:
+            raise wrong(f"has columns that documents fill: {', '.join(taken)}; rename or remove them", 1)
         rows: dict[str, dict[str, str]] = {}
-        for row in reader:
+        files: set[str] = set()
+        for row in table:
             if None in row or None in row.values():
-                raise DocumentError("has more or fewer fields than the header", source=str(path), line=reader.line_num)
+                raise wrong("has more or fewer fields than the header", table.line_num)
             host = row.pop("host")
-            if not host or host in rows:
-                raise DocumentError(f"host {host!r} is empty or named twice", source=str(path), line=reader.line_num)
+            file = row.get("file") or host
+            if not host or host in rows or file in files:
+                raise wrong(f"host {host!r} is empty, or it or its file is named twice", table.line_num)
             rows[host] = row
+            files.add(file)
         return rows
+    except OSError as e:
+        raise wrong(f"cannot be read ({e.strerror})") from e
     except (UnicodeDecodeError, csv.Error) as e:
-        raise DocumentError(f"is no UTF-8 table of comma-separated values ({e})", source=str(path)) from e
+        raise wrong(f"is no UTF-8 table of comma-separated values ({e})") from e
 
 
 def _file(path: Path, *, host: str) -> Iterator[_Piece]:
     try:
+        if path.is_fifo():  # to open one would wait for somebody to write
+            raise OSError(errno.EINVAL, "no regular file")
         with path.open("rb") as f:
             data = f.read(MAX_DOCUMENT_BYTES + 1)
     except OSError as e:
@@ -241,7 +268,8 @@ def _live(uri: str, *, hypervisor: bool, virttype: str | None) -> Iterator[_Piec
     try:
         host = connect.read_host(uri, hypervisor=hypervisor, virttype=virttype)
     except ConnectError as e:
-        yield _Piece(urlsplit(uri).hostname or connect.shown(uri), e)
+        match = _URI.match(uri)
+        yield _Piece(match["host"] if match and match["host"] else connect.shown(uri), e)
         return
     for text in (host.capabilities, *host.domcapabilities):
         for piece in _from_bytes(text.encode(), host=host.name, source=connect.shown(uri)):
@@ -254,6 +282,8 @@ def _join(name: str, pieces: list[_Piece]) -> HostRecord:
     findings: list[Finding] = []
     for piece in pieces:
         content = piece.content
+        if content is None:
+            continue
         if isinstance(content, Document):
             documents.append(content)
             continue
@@ -263,12 +293,13 @@ def _join(name: str, pieces: list[_Piece]) -> HostRecord:
         findings.append(Finding(name, "unreadable", "error", str(content), remedy))
     documents, clashes = _without_clashes(name, documents)
     uuids = {str(d.facts["uuid"]) for d in documents if "uuid" in d.facts}
-    columns = pieces[0].columns or {}
-    listed = columns.get("uuid", "")
+    columns: dict[str, str] = {}
+    for piece in pieces:
+        columns = {**(piece.columns or {}), **columns}
+    listed = columns.get("uuid", "").lower()
     if listed and uuids and listed not in uuids:
-        clashes.append(Finding(name, "uuid_mismatch", "warning",
-                               f"hosts.csv says UUID {listed}, the capabilities say {', '.join(sorted(uuids))}",
-                               "check whose capabilities these are"))  # fmt: skip
+        message = f"hosts.csv says UUID {listed}, the capabilities say {', '.join(sorted(uuids))}"
+        clashes.append(Finding(name, "uuid_mismatch", "warning", message, "check whose capabilities these are"))
     return HostRecord(
         name=name,
         documents=tuple(documents),
@@ -281,41 +312,37 @@ def _join(name: str, pieces: list[_Piece]) -> HostRecord:
 
 
 def _without_clashes(name: str, documents: list[Document]) -> tuple[list[Document], list[Finding]]:
-    """Two different documents that answer the same question for one name are no host: both are left out."""
+    """Two answers to one question under one name are two hosts: whose the other documents are is not known either."""
     kept: list[Document] = []
     findings: list[Finding] = []
     for key in dict.fromkeys(_asked(d) for d in documents):
         same = list({d.sha256: d for d in documents if _asked(d) == key}.values())
-        if len(same) == 1:
-            kept.append(same[0])
-            continue
-        message = f"different {key[0]} documents under one name: {' and '.join(d.source for d in same)}"
-        findings.append(Finding(name, "duplicate_name", "error", message,
-                                "rename or remove one of them"))  # fmt: skip
+        kept.append(same[0])
+        if len(same) > 1:
+            message = f"different {key[0]} documents under one name: {' and '.join(d.source for d in same)}"
+            findings.append(Finding(name, "duplicate_name", "error", message, "rename or remove one of them"))
+    if findings:
+        return [], findings
     host_arch = next((d.arch for d in kept if d.kind in ("capabilities", "cpu") and d.arch), None)
     for d in [d for d in kept if d.kind in ("domcapabilities", "qemucaps")]:
         if host_arch is not None and d.arch not in (host_arch, None) and {d.arch, host_arch} != {"i686", "x86_64"}:
             kept.remove(d)
-            findings.append(Finding(name, "arch_mismatch", "warning",
-                                    f"{d.source} answers for {d.arch}, the host is {host_arch}: not used",
-                                    "ask for the host's own architecture"))  # fmt: skip
+            message = f"{d.source} answers for {d.arch}, the host is {host_arch}: not used"
+            remedy = "ask for the host's own architecture"
+            findings.append(Finding(name, "arch_mismatch", "warning", message, remedy))
     return kept, findings
 
 
-def _mark_shared_uuids(records: list[HostRecord]) -> list[HostRecord]:
+def shared_uuids(records: Iterable[HostRecord]) -> dict[str, Finding]:
+    """An error for each host whose UUID another one has too, by name."""
     owners: dict[str, list[str]] = {}
     for record in records:
         if (uuid := record.fact("uuid")) is not None:
             owners.setdefault(str(uuid), []).append(record.name)
-    for uuid, names in owners.items():
-        if len(names) == 1:
-            continue
-        message = f"UUID {uuid} is that of {', '.join(names)}"
-        remedy = "keep one name for a host, or give cloned hosts a host_uuid of their own in libvirtd.conf"
-        records = [
-            replace(r, findings=(*r.findings, Finding(r.name, "duplicate_uuid", "error", message, remedy)))
-            if r.name in names
-            else r
-            for r in records
-        ]
-    return records
+    remedy = "keep one name for a host, or give cloned hosts a host_uuid of their own in libvirtd.conf"
+    return {
+        name: Finding(name, "duplicate_uuid", "error", f"UUID {uuid} is that of {', '.join(names)}", remedy)
+        for uuid, names in owners.items()
+        if len(names) > 1
+        for name in names
+    }
