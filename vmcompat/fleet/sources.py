@@ -290,7 +290,7 @@ def _join(name: str, pieces: list[_Piece]) -> HostRecord:
         source = content.source if isinstance(content, DocumentError) else name
         unreadable.append(source)
         remedy = "fetch the document again" if isinstance(content, DocumentError) else "check the URI and the rights"
-        findings.append(Finding(name, "unreadable", "error", str(content), remedy))
+        findings.append(Finding(name, "unreadable", "error", str(content).removesuffix(f"; {remedy}"), remedy))
     documents, clashes = _without_clashes(name, documents)
     uuids = {str(d.facts["uuid"]) for d in documents if "uuid" in d.facts}
     columns: dict[str, str] = {}
