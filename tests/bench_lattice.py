@@ -2,7 +2,8 @@
 
 The libraries are for this only and are measured where they are installed: concepts, fcapy, fim (pyfim), mondher and
 networkx. All are asked for the closed sets of one table of classes and bundles, each in its own form of answer; each
-runs in a process of its own, which is ended after a minute. Compilation is outside the timings, but for its own row.
+runs in a process of its own, which is ended after a minute. Their counts differ by one: some leave out the empty set of
+bundles, some count the set of all bundles, which no class has. Compilation is outside the timings, but for its own row.
 """
 
 from __future__ import annotations

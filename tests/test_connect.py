@@ -120,6 +120,9 @@ def test_without_libvirt_python_the_error_says_what_to_install(monkeypatch: pyte
         ("qemu+ssh://root@h2:22/system", "qemu+ssh://root@h2:22/system"),
         ("qemu+ssh://h2:22/system?command=/a@b", "qemu+ssh://h2:22/system?command=/a@b"),
         ("qemu:///system", "qemu:///system"),
+        ("qemu+libssh://root:a/b@h1/system", "qemu+libssh://root@h1/system"),
+        ("qemu+libssh://root:a@b@h1/system?no_verify=1", "qemu+libssh://root@h1/system?no_verify=1"),
+        ("qemu+ssh://h1:2222/system?keyfile=/k", "qemu+ssh://h1:2222/system?keyfile=/k"),
     ],
 )
 def test_no_password_is_shown(uri: str, seen: str) -> None:

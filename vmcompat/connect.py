@@ -342,7 +342,8 @@ def describe(host: Host, *, hypervisor: bool = False, virttype: str | None = Non
 
 def shown(uri: str) -> str:
     """A URI as people may see it: without the password that some transports carry."""
-    return re.sub(r"(?<=//)([^/@:?#]*):[^/@?#]*@", r"\1@", uri)
+    # up to the last @ before the query: a password may hold what should have been escaped
+    return re.sub(r"(?<=//)([^/@:?#]*):[^?]*@", r"\1@", uri)
 
 
 def _domcapabilities(host: Host, virttype: str | None, is_qemu: bool) -> tuple[str, ...]:

@@ -171,6 +171,7 @@ def test_a_document_keeps_the_hash_of_its_file() -> None:
         (b"error: failed to connect to the hypervisor", ":1: not well-formed"),
         (b"<capabilities>\n<host>", ":2: not well-formed"),
         (capabilities(cpu()).encode()[:-30], ":2: not well-formed"),
+        (b"<qemuCaps/>", ": holds no document"),
         (b"<capabilities/>", ":1: <capabilities> without <host>"),
         (b"\n<domain type='kvm'/>", ":2: root element is <domain>; a domain is no host"),
         (b"<html><body/></html>", ":1: root element is <html>; expected the output of virsh capabilities"),
