@@ -1,11 +1,14 @@
 """The notebooks run from top to bottom, keep the house's form, and say in the end what the frames say."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 import vmcompat as vc
+from tests.rig import RigUnavailable
+from tests.rig.supplies import require_machine
 
 nbformat = pytest.importorskip("nbformat", reason="the extra 'notebook' is not installed")
 nbclient = pytest.importorskip("nbclient", reason="the extra 'notebook' is not installed")
@@ -60,3 +63,21 @@ def test_01_fleet_ends_in_words_that_the_frames_bear_out(samples: Path) -> None:
 def test_01_fleet_reads_another_fleet_by_its_parameters(samples: Path) -> None:
     words = run("01_fleet", source=str(samples / "virsh_pair"), group="model", bought_together=["model"])[-1]
     assert words.startswith("2 of 2 hosts can be judged")
+
+
+@pytest.mark.rig
+def test_04_migrate_moves_a_guest_on_the_rig_and_the_guest_proves_it() -> None:
+    try:
+        require_machine()
+    except RigUnavailable as e:
+        pytest.skip(f"no rig: {e}")
+    words = run("04_migrate")[-1]
+    assert (
+        "As it was, web1 could not move from h1 to h2.\n- LIVE_CPU (block): h2 lacks xsave, avx, xsaveopt, rdtscp"
+        in words
+    )
+    assert "With the Westmere baseline of both hosts it migrated" in words
+    assert "not given: nothing." in words
+    assert re.search(
+        r"1 boot since the plan was run .* with 0 holes, [1-9]\d* pages read back with 0 damaged words", words
+    )
