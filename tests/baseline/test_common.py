@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import vmcompat as vc
 from vmcompat import connect
 from vmcompat.baseline.meanings import SWITCHES
+from vmcompat.fleet.cpu_map import BROUGHT_ALONG
 
 MAP = vc.CpuMap.load()
 
@@ -175,6 +176,31 @@ def test_models_are_those_that_every_hypervisor_lists_or_those_of_the_one_asked(
         vc.read_fleet({"h1": host("Westmere")}).baseline(asked_of="h1")
 
 
+@pytest.mark.parametrize(("virttype", "model"), [("kvm", "Haswell"), ("qemu", "Westmere")])
+def test_libvirts_cache_of_qemus_answers_makes_the_answer_exact_for_kvm_and_emulation_apart(
+    virttype: str, model: str
+) -> None:
+    probed = {"kvm": ("avx erms vmx", "Haswell"), "tcg": ("vmx", "Westmere")}
+    cache = "<qemuCaps><arch>x86_64</arch>"
+    for kind, (more, listed) in probed.items():
+        known = [*MAP.names(MAP.models["Haswell"].data & ~MAP.set_of(["avx", "erms"])), *more.split()]
+        properties = "".join(f"<property name='{name}' type='boolean' value='true'/>" for name in known)
+        cache += f"<hostCPU type='{kind}' model='base' migratability='yes'>{properties}"
+        cache += "<property name='invtsc' type='boolean' value='false' migratable='no'/></hostCPU>"
+        cache += f"<cpu type='{kind}' name='{listed}' usable='yes'/>"
+    cpu = domcaps("Haswell", "vmx", "invtsc", "avx512f").replace("<domain>kvm", f"<domain>{virttype}")
+    fleet = vc.read_fleet({"h1": f"{cpu}{cache}</qemuCaps>"})
+    assert fleet.virttype == virttype
+    base = fleet.baseline(asked_of="h1", cpu_map="9.0.0")
+    assert (base.model, base.exact) == (model, True)
+    assert ("avx" in base.gives) == (virttype == "kvm")
+    assert ("vmx", "require") in base.features
+    assert reasons(base)["avx512f"] == "the emulator asked has no such property"
+    assert reasons(base)["invtsc"] == "cannot be migrated"
+    plain = fleet.baseline(asked_of="h1", cpu_map="9.0.0", migratable=False)
+    assert ("invtsc", "require") in plain.features
+
+
 def test_unknown_hosts_refuse_the_answer_by_name_or_stand_in_its_warnings() -> None:
     fleet = vc.read_fleet({"h1": host("Westmere"), "h2": "<cpu><arch>x86_64</arch></cpu>"})
     with pytest.raises(vc.VmcompatError, match=r"1 of 2 hosts is not known: h2 \(no_model\)"):
@@ -203,35 +229,81 @@ def test_baselines_of_overlapping_groups_are_those_of_each_group_alone(samples: 
         assert row["hosts"] == base.hosts
 
 
-def test_verify_is_identical_only_to_the_same_question() -> None:
+@pytest.fixture(scope="module")
+def test_driver() -> Iterator[connect.Host]:
     pytest.importorskip("libvirt", reason="libvirt-python is not installed")
+    with connect.open_host("test:///default") as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def linked(test_driver: connect.Host) -> str:
+    """The version of the linked libvirt, whose map is at hand."""
+    version = connect.describe(test_driver).libvirt
+    if version not in BROUGHT_ALONG:
+        pytest.skip(f"no map brought along is that of the linked libvirt {version}")
+    return version
+
+
+def verify(host: connect.Host, base: vc.Baseline) -> tuple[str, str]:
+    answer = host.ask("a baseline", base.verify)
+    return answer.result, answer.reason
+
+
+def test_verify_is_identical_only_to_the_same_question(test_driver: connect.Host, linked: str) -> None:
     cpus = {"h1": host("Westmere", "vmx"), "h2": host("Nehalem", "vmx")}
-    with connect.open_host("test:///default") as libvirt:
+    fleet = vc.read_fleet(cpus, strict=True, cpu_map=linked)
+    same = fleet.baseline(driver="test", migratable=False)
+    assert same.exact
+    assert verify(test_driver, same) == ("identical", "")
+    expanded = fleet.baseline(driver="test", migratable=False, expand=True)
+    assert verify(test_driver, expanded) == ("identical", "")
+    assert expanded.xml != same.xml
 
-        def verify(base: vc.Baseline) -> tuple[str, str]:
-            answer = libvirt.ask("a baseline", base.verify)
-            return answer.result, answer.reason
 
-        version = connect.describe(libvirt).libvirt
-        try:
-            fleet = vc.read_fleet(cpus, strict=True, cpu_map="system")
-        except vc.VmcompatError as e:
-            pytest.skip(f"the map of the linked libvirt is not here: {e}")
-        same = fleet.baseline(driver="test", migratable=False)
-        if same.cpu_map != version:
-            assert verify(same)[0] == "cannot_tell"
-            pytest.skip(f"no map brought along is that of the linked libvirt {version}")
-        assert verify(same) == ("identical", "")
-        assert verify(fleet.baseline(migratable=False)) == (
-            "cannot_tell",
-            "the answer is that of libvirt's qemu driver, this is test",
-        )
-        result, reason = verify(fleet.baseline(driver="test"))
-        assert (result, reason.partition(":")[0]) == ("cannot_tell", "libvirt did not answer")
-        assert verify(same.without("vmx"))[0] == "cannot_tell"
-        other = vc.read_fleet(cpus, cpu_map="12.8.0").baseline(driver="test", migratable=False)
-        assert verify(other)[0] == "cannot_tell"
-        assert "terms of the CPU map of 12.8.0" in verify(other)[1]
+def test_verify_cannot_tell_of_another_driver_flag_map_call_or_of_what_libvirt_has_no_question_for(
+    test_driver: connect.Host, linked: str
+) -> None:
+    cpus = {"h1": host("Westmere", "vmx"), "h2": host("Nehalem", "vmx")}
+    fleet = vc.read_fleet(cpus, strict=True, cpu_map=linked)
+    for base, reason in (
+        (fleet.baseline(migratable=False), "the answer is that of libvirt's qemu driver, this is test"),
+        (fleet.baseline(driver="test"), "libvirt did not answer"),  # this driver knows no flag for migratable
+        (fleet.baseline(driver="test", migratable=False).without("vmx"), "features were taken out on request"),
+        (fleet.baseline(driver="test", cpu_map=next(v for v in BROUGHT_ALONG if v != linked)), "in terms of the CPU"),
+        (vc.read_fleet({"h1": domcaps("Westmere")}, cpu_map=linked).baseline(), "this is test"),
+        (vc.read_fleet({"h1": "<cpu><model>Westmere</model></cpu>"}, cpu_map=linked).baseline(), "no domain capab"),
+        (vc.read_fleet({n: domcaps("Westmere") for n in "ab"}, cpu_map=linked).baseline(), "ask with asked_of="),
+    ):
+        result, why = verify(test_driver, base)
+        assert result == "cannot_tell"
+        assert reason in why
+
+
+def test_verify_shows_where_libvirt_reads_a_document_otherwise_than_the_libvirt_that_wrote_it(
+    test_driver: connect.Host, linked: str, tmp_path: Path
+) -> None:
+    writer = "11.3.0" if linked == "9.0.0" else "9.0.0"  # mpx left these models in between
+    (tmp_path / "h1.xml").write_text(host("Skylake-Server", "vmx"))
+    (tmp_path / "hosts.csv").write_text(f"host,libvirt\nh1,{writer}\n")
+    base = vc.read_fleet(tmp_path, cpu_map=linked).baseline(driver="test", migratable=False)
+    assert not base.exact
+    answer = test_driver.ask("a baseline", base.verify)
+    assert answer.result == "different"
+    assert "sees mpx otherwise than the libvirts that wrote them" in answer.reason
+    changed = [line for line in answer.diff.splitlines() if line[0] in "+-" and "feature" in line]
+    assert len(changed) == 1
+    assert "name='mpx'" in changed[0]
+    strict = vc.read_fleet(tmp_path, cpu_map=linked, strict=True).baseline(driver="test", migratable=False)
+    assert strict.xml == answer.answer
+
+
+def test_a_document_that_the_answers_libvirt_would_refuse_makes_the_answer_inexact_with_that_reason() -> None:
+    fleet = vc.read_fleet({"h1": host("Haswell-v2"), "h2": host("Haswell-v2")})
+    assert fleet.baseline().exact
+    old = fleet.baseline(cpu_map="9.0.0")
+    assert not old.exact
+    assert "libvirt 9.0.0 would refuse h2: model 'Haswell-v2' is not in the CPU map of libvirt 9.0.0" in old.warnings
 
 
 MODELS = sorted(m.name for m in MAP.models.values() if m.vendor == "Intel" and m.guest)

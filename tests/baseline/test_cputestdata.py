@@ -81,7 +81,10 @@ def test_the_expected_text_of_two_cpus_that_qemu_described(data: Path, name: str
 @pytest.mark.parametrize("name", ["no-vendor", "same-model"])
 def test_power_hosts_of_one_model_have_just_that_model_in_common(data: Path, name: str) -> None:
     fleet = vc.read_fleet(hosts_of(data / f"ppc64-baseline-{name}.xml"), view="host", strict=True, cpu_map="9.0.0")
-    assert fleet.baseline(migratable=False).xml == (data / f"ppc64-baseline-{name}-result.xml").read_text()
+    base = fleet.baseline(migratable=False)
+    assert base.xml == (data / f"ppc64-baseline-{name}-result.xml").read_text()
+    assert base.needs_libvirt == "9.0.0"
+    assert "x86" not in repr(base)
 
 
 @pytest.mark.parametrize("name", ["incompatible-models", "incompatible-vendors", "legacy"])

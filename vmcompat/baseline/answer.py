@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 from vmcompat.baseline.choice import QEMU_DRIVER_HIDES, Description, Question, choose, describe
 from vmcompat.baseline.hypervisor import HypervisorLimits, limits_of
-from vmcompat.errors import NoBaselineError
+from vmcompat.errors import CpuMapError, NoBaselineError
 from vmcompat.fleet.cpu import Cpu
 from vmcompat.fleet.cpu_map import CpuMap, CpuModel
 from vmcompat.fleet.expand import View, version
@@ -115,16 +116,17 @@ def answers(
         One a group.
     """
     everyone = _members(fleet)
+    power = _power_hosts(fleet) if fleet.view == "host" else {}
+    limits = HypervisorLimits()
     shared: list[_Shared | Answer | NoBaselineError] = []
     for positions in groups:
         try:
-            if fleet.view == "host" and (power := _power_hosts(fleet, positions)):
-                shared.append(_power_answer(power, cpu_map))
+            if power and {i in power for i in positions} == {True}:
+                shared.append(_power_answer([power[i] for i in positions], cpu_map))
                 continue
             members, missing = _known(fleet, everyone, positions, allow_missing=allow_missing)
-            asked = positions if asked_of is None else fleet.positions([asked_of])
-            limits = HypervisorLimits()
             if fleet.view == "hypervisor":
+                asked = positions if asked_of is None else fleet.positions([asked_of])
                 records = [fleet.records[i] for i in asked if asked_of is not None or everyone[i] is not None]
                 limits = limits_of(records, virttype=fleet.virttype, cpu_map=cpu_map)
             shared.append(_shared(fleet, members, missing, limits, cpu_map, migratable=migratable))
@@ -151,8 +153,14 @@ def _blockers(shared: _Shared, model: CpuModel) -> int:
     return (shared.limits.allowed or {}).get(model.name, 0)
 
 
+_MEMBERS: Final[WeakKeyDictionary[Fleet, list[Member | None]]] = WeakKeyDictionary()
+
+
 def _members(fleet: Fleet) -> list[Member | None]:
-    members: list[Member | None] = []
+    """Each host of the fleet as a member, None where its CPU is not known; made once for all questions to a fleet."""
+    if fleet in _MEMBERS:
+        return _MEMBERS[fleet]
+    members = _MEMBERS[fleet] = []
     for record, x in zip(fleet.records, fleet.readings, strict=True):
         if x.status != "ok" or x.cpu is None or x.document is None:
             members.append(None)
@@ -227,18 +235,17 @@ def _answer(
     )
 
 
-def _power_hosts(fleet: Fleet, positions: Sequence[int]) -> tuple[Member, ...]:
-    """The group as members if all of it is POWER, whose features the map does not tell."""
-    members = []
-    for record, x in ((fleet.records[i], fleet.readings[i]) for i in positions):
-        if x.cpu is None or x.document is None or x.cpu.arch not in ("ppc64", "ppc64le") or x.cpu.model is None:
-            return ()
-        where = (x.document.source, x.document.sha256, record.libvirt, record.address_bits)
-        members.append(Member(record.name, x.cpu, None, 0, 0, frozenset(), *where))
-    return tuple(members)
+def _power_hosts(fleet: Fleet) -> dict[int, Member]:
+    """POWER hosts by position: their models are known, their features are not for the map to tell."""
+    members = {}
+    for i, (record, x) in enumerate(zip(fleet.records, fleet.readings, strict=True)):
+        if x.cpu is not None and x.document is not None and x.cpu.arch in ("ppc64", "ppc64le") and x.cpu.model:
+            where = (x.document.source, x.document.sha256, record.libvirt, record.address_bits)
+            members[i] = Member(record.name, x.cpu, None, 0, 0, frozenset(), *where)
+    return members
 
 
-def _power_answer(members: tuple[Member, ...], cpu_map: CpuMap) -> Answer:
+def _power_answer(members: Sequence[Member], cpu_map: CpuMap) -> Answer:
     """POWER knows no features here: all hosts are of one model of the map, or there is no baseline.
 
     References
@@ -256,7 +263,7 @@ def _power_answer(members: tuple[Member, ...], cpu_map: CpuMap) -> Answer:
         if m.cpu.vendor not in (None, vendor):
             raise NoBaselineError(f"{m.host} says vendor {m.cpu.vendor}, its model is {vendor}'s")
     return Answer(
-        members=members,
+        members=tuple(members),
         missing=(),
         model=CpuModel(name=name, vendor=vendor, data=0),
         shared=0,
@@ -310,6 +317,8 @@ def _restricted(
     offered: int, fleet_map: CpuMap, answer_map: CpuMap, limits: HypervisorLimits, *, migratable: bool
 ) -> tuple[int, tuple[tuple[str, tuple[str, ...]], ...]]:
     """The shared features over the map of the answer, and what that map or the emulator leaves out."""
+    if answer_map is fleet_map and limits.properties is None:
+        return offered, ()
     restrictions = []
     shared = offered
     if answer_map is not fleet_map:
@@ -336,6 +345,30 @@ def _limit(members: tuple[Member, ...], view: View, answer_map: CpuMap) -> int |
     limits = [m.cpu.maxphysaddr.limit for m in members if m.cpu.maxphysaddr and m.cpu.maxphysaddr.mode == "passthrough"]
     known = [b for b in limits if b is not None]
     return min(known) if len(known) == len(members) else None
+
+
+def read_otherwise(answer: Answer, fleet: Fleet, cpu_map: CpuMap) -> Iterator[str]:
+    """Why libvirt, which reads all documents with its one map, would answer for other features, if it would."""
+    if answer.model.name not in cpu_map.models or (fleet.strict and cpu_map is fleet.cpu_map):
+        return
+    theirs, offered = cpu_map.everything, fleet.cpu_map.everything
+    for m in {(m.cpu.model, m.cpu.features, m.offered): m for m in answer.members}.values():
+        try:
+            theirs &= cpu_map.full(m.cpu)
+        except CpuMapError as e:
+            yield f"libvirt {cpu_map.version} would refuse {m.host}: {e}"
+            return
+        offered &= m.offered
+    ours = offered if cpu_map is fleet.cpu_map else cpu_map.set_of(fleet.cpu_map.names(offered))
+    differing = theirs ^ ours
+    if answer.limits.properties is not None:
+        differing &= cpu_map.set_of(answer.limits.properties)
+    if differing:
+        names = some(cpu_map.names(differing))
+        yield (
+            f"libvirt {cpu_map.version} reads every document with its own map and sees {names} otherwise than the "
+            f"libvirts that wrote them"
+        )
 
 
 def lost_for_sure(members: Sequence[Member]) -> int:

@@ -33,7 +33,7 @@ def html_of(base: Baseline) -> str:
 def _heading(base: Baseline) -> str:
     facts = (
         f"{len(base.members)} hosts",
-        base.level or "below x86-64-v1",
+        *([base.level or "below x86-64-v1"] if base.gives else []),
         f"{len(base.gives)} features",
         f"needs libvirt {base.needs_libvirt}" if base.needs_libvirt else "not known to any libvirt at hand",
     )

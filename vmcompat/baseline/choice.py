@@ -149,8 +149,10 @@ def _counts(models: Bools, groups: Bools) -> Ints:
 
 def _words(sets: Bools) -> npt.NDArray[np.uint64]:
     """The sets packed: one row for each 64 features, one column a set."""
-    padded = np.pad(sets, ((0, 0), (0, -sets.shape[1] % 64)))
-    return np.ascontiguousarray(np.packbits(padded, axis=1).view(np.uint64).T)
+    octets = np.packbits(sets, axis=1)
+    padded = np.zeros((len(sets), -(-octets.shape[1] // 8) * 8), dtype=np.uint8)
+    padded[:, : octets.shape[1]] = octets
+    return np.ascontiguousarray(padded.view(np.uint64).T)
 
 
 def _disabled_with_blockers(shared: Bools, allowed: Mapping[str, int], c: _Candidates) -> Ints:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
 from vmcompat.baseline import card
-from vmcompat.baseline.answer import Member, answers, lost_for_sure, some
+from vmcompat.baseline.answer import Member, answers, lost_for_sure, read_otherwise, some
 from vmcompat.baseline.choice import QEMU_DRIVER_HIDES, cpu_text, expanded
+from vmcompat.baseline.hypervisor import Endpoint
 from vmcompat.baseline.meanings import SWITCHES, level, meaning
 from vmcompat.baseline.verify import EXPAND_FEATURES, MIGRATABLE, Asked, Libvirt, Verification, verify
 from vmcompat.errors import FrameError, NoBaselineError
@@ -45,8 +46,6 @@ class Baseline:
         Version of the map whose models were candidates.
     migratable, expand, driver, asked_of
         As asked for.
-    inexact : tuple of str
-        Why libvirt's own answer may differ.
     taken_out : tuple of str
         What :meth:`without` left out.
     limit : int or None
@@ -65,7 +64,7 @@ class Baseline:
     expand: bool
     driver: str
     asked_of: str | None
-    inexact: tuple[str, ...]
+    doubts: tuple[str, ...] = field(repr=False)
     taken_out: tuple[str, ...] = ()
     limit: int | None = None
     universe: tuple[str, ...] = field(repr=False)
@@ -73,7 +72,8 @@ class Baseline:
     described: tuple[tuple[str, str], ...] = field(repr=False)
     non_migratable: frozenset[str] = field(repr=False)
     restrictions: tuple[tuple[str, tuple[str, ...]], ...] = field(repr=False, default=())
-    endpoint: tuple[str | None, str, str | None, str] | None = field(repr=False, default=None)
+    endpoint: Endpoint | None = field(repr=False, default=None)
+    read_otherwise: Callable[[], Iterable[str]] | None = field(repr=False, compare=False, default=None)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -84,6 +84,11 @@ class Baseline:
     def exact(self) -> bool:
         """Whether libvirt, asked the same with the same map, would print just this."""
         return not self.inexact
+
+    @cached_property
+    def inexact(self) -> tuple[str, ...]:
+        """Why libvirt's own answer may differ."""
+        return (*self.doubts, *(self.read_otherwise() if self.read_otherwise else ()))
 
     @cached_property
     def xml(self) -> str:
@@ -184,7 +189,7 @@ class Baseline:
         """The oldest map brought along that knows all names in ``guest_xml``; None: not even the newest does."""
         names = {name for name, _ in self.guest_features}
         for known in brought_along():
-            if self.model in known.models and names <= known.index.keys():
+            if self.model in known.models.keys() | known.ppc64.keys() and names <= known.index.keys():
                 return known.version
         return None
 
@@ -248,7 +253,7 @@ class Baseline:
             features=tuple((n, p) for n, p in described if n not in hidden),
             expand=False,
             taken_out=(*self.taken_out, *taken),
-            inexact=(*self.inexact, f"not libvirt's own answer: {', '.join(what)} taken out on request"),
+            doubts=(*self.doubts, f"not libvirt's own answer: {', '.join(what)} taken out on request"),
         )
 
     def diff(self, other: Baseline) -> pd.DataFrame:
@@ -276,12 +281,15 @@ class Baseline:
         Returns
         -------
         Verification
-            *identical*, *different* with the diff, or *cannot_tell* with the reason: another map, driver or call.
+            *identical*, *different* with the diff, or *cannot_tell* with the reason: another map, driver or call, or
+            another host than the hypervisor that was asked (by UUID, where its capabilities were read).
         """
         if self.taken_out:
             return Verification("cannot_tell", "features were taken out on request: libvirt has no such question")
         if self.view == "hypervisor" and self.asked_of is None and len(self.members) > 1:
             return Verification("cannot_tell", "the answer is for all hosts of the group: ask with asked_of=")
+        if self.view == "hypervisor" and self.endpoint is None:
+            return Verification("cannot_tell", "no domain capabilities say which emulator and machine to ask about")
         return verify(
             Asked(
                 xml=self.xml,
@@ -297,7 +305,7 @@ class Baseline:
 
     def to_json(self) -> str:
         """All of it as JSON text, the hosts' features included."""
-        facts = asdict(self)
+        facts = asdict(replace(self, doubts=self.inexact, read_otherwise=None))
         facts["members"] = [
             m._asdict()
             | {
@@ -330,9 +338,9 @@ class Baseline:
             facts["restrictions"] = tuple((reason, tuple(names)) for reason, names in facts["restrictions"])
             for name in ("features", "described"):
                 facts[name] = tuple((n, p) for n, p in facts[name])
-            for name in ("missing", "inexact", "taken_out", "universe", "implied"):
+            for name in ("missing", "doubts", "taken_out", "universe", "implied"):
                 facts[name] = tuple(facts[name])
-            facts["endpoint"] = tuple(facts["endpoint"]) if facts["endpoint"] else None
+            facts["endpoint"] = Endpoint(*facts["endpoint"]) if facts["endpoint"] else None
             return Baseline(**facts)
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             if isinstance(e, FrameError):
@@ -341,9 +349,10 @@ class Baseline:
 
     def __repr__(self) -> str:
         advisory = ", advisory" if self.view == "host" else ""
+        level = f", {self.level or 'below x86-64-v1'}" if self.gives else ""  # POWER has no features here, nor levels
         return (
-            f"<Baseline {self.model} of {len(self.members)} hosts: {len(self.gives)} features, "
-            f"{self.level or 'below x86-64-v1'}; {self.view} view{advisory}, CPU map {self.cpu_map}>"
+            f"<Baseline {self.model} of {len(self.members)} hosts: {len(self.gives)} features{level}; "
+            f"{self.view} view{advisory}, CPU map {self.cpu_map}>"
         )
 
     def _repr_html_(self) -> str:
@@ -398,7 +407,8 @@ def baseline_of(
         expand=expand,
         driver=driver,
         asked_of=asked_of,
-        inexact=answer.limits.inexact,
+        doubts=answer.limits.inexact,
+        read_otherwise=partial(read_otherwise, answer, fleet, answer_map),
         limit=answer.limit,
         universe=fleet.cpu_map.features,
         implied=tuple(answer_map.names(answer.model.data)),

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from vmcompat.fleet.cpu_map import CpuMap
 from vmcompat.fleet.records import Document
 from vmcompat.fleet.sources import HostRecord
+
+
+class Endpoint(NamedTuple):
+    """Which hypervisor was asked for what; the UUID of its host is None where no capabilities say it."""
+
+    emulator: str | None
+    arch: str
+    machine: str | None
+    virttype: str
+    uuid: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +36,15 @@ class HypervisorLimits:
         Whether every QEMU asked says which properties may be migrated; libvirt then drops just the others.
     inexact : tuple of str
         What the documents do not say and libvirt would have asked.
-    endpoint : tuple or None
-        Emulator, architecture, machine and virttype, where one host was asked.
+    endpoint : Endpoint or None
+        Where one host was asked and its domain capabilities say it.
     """
 
     allowed: Mapping[str, int] | None = None
     properties: Mapping[str, bool | None] | None = None
     knows_migratable: bool = False
     inexact: tuple[str, ...] = ()
-    endpoint: tuple[str | None, str, str | None, str] | None = None
+    endpoint: Endpoint | None = None
 
 
 def limits_of(records: Sequence[HostRecord], *, virttype: str, cpu_map: CpuMap) -> HypervisorLimits:
@@ -95,10 +106,10 @@ def models_document(record: HostRecord, virttype: str) -> Document | None:
     return next((d for d in lists if d.kind == "qemucaps"), lists[0] if lists else None)
 
 
-def _endpoint(record: HostRecord, virttype: str) -> tuple[str | None, str, str | None, str] | None:
+def _endpoint(record: HostRecord, virttype: str) -> Endpoint | None:
     for d in record.documents:
         if d.kind == "domcapabilities" and d.virttype == virttype and d.arch:
-            return d.emulator, d.arch, d.machine, virttype
+            return Endpoint(d.emulator, d.arch, d.machine, virttype, record.fact("uuid"))
     return None
 
 

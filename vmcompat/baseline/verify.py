@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
+from vmcompat.baseline.hypervisor import Endpoint
+from vmcompat.fleet.records import read_documents
+
 EXPAND_FEATURES: Final = 1
 MIGRATABLE: Final = 2
 
@@ -16,6 +19,7 @@ class Libvirt(Protocol):
 
     def getType(self) -> str: ...  # noqa: D102
     def getLibVersion(self) -> int: ...  # noqa: D102
+    def getCapabilities(self) -> str: ...  # noqa: D102
     def baselineCPU(self, xml: list[str], flags: int = 0) -> str: ...  # noqa: D102
     def baselineHypervisorCPU(  # noqa: D102
         self,
@@ -58,7 +62,7 @@ class Asked:
     cpu_map: str
     driver: str
     flags: int
-    hypervisor: tuple[str | None, str, str | None, str] | None = None
+    hypervisor: Endpoint | None = None
     explanation: str = ""
 
 
@@ -90,7 +94,12 @@ def verify(asked: Asked, conn: Libvirt) -> Verification:
         if asked.hypervisor is None:
             answer = conn.baselineCPU(list(asked.inputs), asked.flags)
         else:
-            answer = conn.baselineHypervisorCPU(*asked.hypervisor, list(asked.inputs), asked.flags)
+            emulator, arch, machine, virttype, uuid = asked.hypervisor
+            here = read_documents(conn.getCapabilities().encode(), source="this host")[0].facts.get("uuid")
+            if uuid not in (None, here):
+                return Verification("cannot_tell", f"the host that was asked has UUID {uuid}, this one {here}")
+            inputs = list(asked.inputs)
+            answer = conn.baselineHypervisorCPU(emulator, arch, machine, virttype, inputs, asked.flags)
     except Exception as e:
         # libvirt's own error class cannot be named here: libvirt-python is optional
         if not hasattr(e, "get_error_code"):
