@@ -160,13 +160,14 @@ def _members(fleet: Fleet) -> list[Member | None]:
     """Each host of the fleet as a member, None where its CPU is not known; made once for all questions to a fleet."""
     if fleet in _MEMBERS:
         return _MEMBERS[fleet]
-    members = _MEMBERS[fleet] = []
+    members: list[Member | None] = []
     for record, x in zip(fleet.records, fleet.readings, strict=True):
-        if x.status != "ok" or x.cpu is None or x.document is None:
-            members.append(None)
-            continue
-        where = (x.document.source, x.document.sha256, record.libvirt, record.address_bits)
-        members.append(Member(record.name, x.cpu, x.model_vendor, x.offered, x.reported, x.beyond, *where))
+        member = None
+        if x.status == "ok" and x.cpu is not None and (read := x.document) is not None:
+            where = (read.source, read.sha256, record.libvirt, record.address_bits)
+            member = Member(record.name, x.cpu, x.model_vendor, x.offered, x.reported, x.beyond, *where)
+        members.append(member)
+    _MEMBERS[fleet] = members  # not before it is whole: another thread may look
     return members
 
 

@@ -67,8 +67,10 @@ class HostRecord:
     @property
     def address_bits(self) -> int | None:
         """Physical address bits of the host, or the limit its hypervisor passes on, whichever a document says."""
-        given = [d.cpu.maxphysaddr for d in self.documents if d.cpu is not None and d.cpu.maxphysaddr is not None]
-        return next((m.bits or m.limit for m in given if m.bits or m.limit), None)
+        for d in self.documents:
+            if d.cpu is not None and (given := d.cpu.maxphysaddr) is not None and (given.bits or given.limit):
+                return given.bits or given.limit
+        return None
 
     @property
     def arch(self) -> str | None:
