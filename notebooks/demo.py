@@ -81,9 +81,11 @@ def table(baselines: pd.DataFrame) -> str:
     }
     answered = baselines[baselines["model"].notna()]
     shown = answered[list(columns)].rename(columns=columns).reset_index().to_string(index=False)
+    remarks = baselines[baselines["reason"].notna()]
     refused = [
-        f"no answer for {' '.join(str(k) for k in key if pd.notna(k))}: {row['reason'].partition('. See')[0]}"
-        for key, row in baselines[baselines["model"].isna()].iterrows()
+        f"{'no answer for ' if pd.isna(row['model']) else ''}{' '.join(str(k) for k in key if pd.notna(k))}: "
+        f"{row['reason'].partition('. See')[0]}"
+        for key, row in remarks.iterrows()
     ]
     return "\n".join([shown, *refused])
 
