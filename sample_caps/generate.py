@@ -1,6 +1,6 @@
 """Rebuild every document of sample_caps from the tables in facts/, byte for byte.
 
-``python sample_caps/generate.py`` writes the files, ``--check`` only says which differ from the tables.
+``python -m sample_caps.generate`` writes the files, ``--check`` only says which differ from the tables.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ import io
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-if str(HERE.parent) not in sys.path:
-    sys.path.insert(0, str(HERE.parent))
+from sample_caps.writer import facts
+from sample_caps.writer.capabilities import capabilities
+from sample_caps.writer.domain import domain, has_stored_definition
+from sample_caps.writer.domcapabilities import domcapabilities
+from sample_caps.writer.guest_cpu import guests
+from sample_caps.writer.markup import document
 
-from sample_caps.writer import facts  # noqa: E402
-from sample_caps.writer.capabilities import capabilities  # noqa: E402
-from sample_caps.writer.domain import domain, has_stored_definition  # noqa: E402
-from sample_caps.writer.domcapabilities import domcapabilities  # noqa: E402
-from sample_caps.writer.guest_cpu import guests  # noqa: E402
-from sample_caps.writer.markup import document  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 # Columns of hosts.csv that a planner has; the other columns of the table are the generator's own.
 HOST_COLUMNS = (

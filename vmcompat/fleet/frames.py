@@ -151,7 +151,7 @@ class Fleet:
         """
         try:
             chosen = self.hosts.query(query).index
-        except Exception as e:
+        except Exception as e:  # pandas lets through whatever its evaluation meets
             raise FrameError(f"cannot select by {query!r} ({e}); columns: {', '.join(self.hosts.columns)}") from e
         return self._take(self.positions(chosen))
 
