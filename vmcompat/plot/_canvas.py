@@ -51,7 +51,8 @@ class MatrixAxes(Axes):
         width = round(figure.get_figwidth() * 96)
         return (
             f'<div class="vmcompat-plot" style="overflow-x:auto"><img alt="{html.escape(str(self.get_label()))}" '
-            f'style="width:{width}px;max-width:none" src="data:image/png;base64,{data}"/></div>'
+            # fitted into the cell as long as it can be read; beyond that it scrolls
+            f'style="width:min({width}px,100%);min-width:{round(width * 0.6)}px;max-width:none" src="data:image/png;base64,{data}"/></div>'
         )
 
 
