@@ -49,10 +49,11 @@ class MatrixAxes(Axes):
         figure.savefig(png, format="png", dpi=_DPI)
         data = base64.b64encode(png.getvalue()).decode("ascii")
         width = round(figure.get_figwidth() * 96)
+        # fitted into the cell as long as it can be read; beyond that it scrolls
+        style = f"width:min({width}px,100%);min-width:{round(width * 0.6)}px;max-width:none"
         return (
             f'<div class="vmcompat-plot" style="overflow-x:auto"><img alt="{html.escape(str(self.get_label()))}" '
-            # fitted into the cell as long as it can be read; beyond that it scrolls
-            f'style="width:min({width}px,100%);min-width:{round(width * 0.6)}px;max-width:none" src="data:image/png;base64,{data}"/></div>'
+            f'style="{style}" src="data:image/png;base64,{data}"/></div>'
         )
 
 
