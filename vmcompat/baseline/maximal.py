@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vmcompat.baseline import lattice
 from vmcompat.baseline.answer import some
 from vmcompat.baseline.common import Baseline
-from vmcompat.baseline.lattice import Concepts, Ints, Steps, Table, Words, pack, summed, weigh
-from vmcompat.baseline.meanings import LEVELS
-from vmcompat.baseline.sets import Names, SetArray
-from vmcompat.baseline.unreported import Silence
-from vmcompat.baseline.worth import Exact, Value, feature_values, host_amounts
-from vmcompat.errors import FrameError, NoBaselineError
+from vmcompat.baseline.lattice import Concepts, Table
+from vmcompat.baseline.parts import Division, divide, joined, labels_of
+from vmcompat.baseline.sets import Names
+from vmcompat.baseline.worth import Value
+from vmcompat.errors import FrameError
 from vmcompat.fleet.frames import Fleet
 from vmcompat.schema import SPLIT
 
-_ACROSS: Final = "hosts of several vendors meet in these groups, and libvirt has no baseline for such a group"
 _SHOWN: Final = 3
-_NUMBERS: Final = (
-    "first", "n_hosts", "capacity", "capacity_unknown", "n_features", "value", "level", "step", "step_cost",
-    "step_unreported",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -95,7 +87,7 @@ class MaximalBaselines:
         return len(self.frame)
 
     def __repr__(self) -> str:
-        counts = zip(self.split["n_baselines"], _labels(self.split), strict=True)
+        counts = zip(self.split["n_baselines"], labels_of(self.split), strict=True)
         return (
             f"<MaximalBaselines: {len(self)}{' and more' if self.truncated else ''} of "
             f"{self.split['n_hosts'].sum()} hosts; {', '.join(f'{n} of {label}' for n, label in counts)}>"
@@ -103,66 +95,6 @@ class MaximalBaselines:
 
     def _repr_html_(self) -> str:
         return f"<p>{repr(self)[1:-1]}</p>" + self.frame.to_html(border=0, max_rows=20, na_rep="")
-
-
-class _Part(NamedTuple):
-    """Hosts that are compared with one another, by position in the fleet, and what was found among them."""
-
-    positions: Ints
-    table: Table
-    concepts: Concepts
-    steps: Steps
-    numbers: Mapping[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Question:
-    """What was asked."""
-
-    fleet: Fleet
-    min_hosts: int
-    delta: float
-    value: Value
-    capacity: Exact
-    capacity_unknown: Ints
-    limit: int
-
-    def part(self, positions: Ints, rows: Words, silence: Silence) -> _Part:
-        """The answer for hosts that may all meet."""
-        features = self.fleet.cpu_map.features
-        table = Table.of(rows, len(features))
-        concepts = self._concepts(table)
-        vendors = self.fleet.hosts["vendor"].iloc[positions].unique()
-        value = feature_values(features, vendors[0] if len(vendors) == 1 else None, self.value)
-        bundle = table.bundle_of_column
-        values, common_value = summed(bundle, value.multiples, table.n_bundles)
-        counts, n_common = summed(bundle, np.ones_like(bundle), table.n_bundles)
-        amounts, _ = summed(table.class_of_row, self.capacity.multiples[positions], len(table.classes))
-        unknown, _ = summed(table.class_of_row, self.capacity_unknown[positions], len(table.classes))
-        first = np.empty(len(table.classes), dtype=np.int64)
-        first[table.class_of_row[::-1]] = positions[::-1]
-        steps = lattice.next_steps(table, concepts, values)
-        numbers = {
-            "first": first[_lowest(concepts.extents)],
-            "n_hosts": concepts.weights,
-            "capacity": weigh(concepts.extents, amounts) / self.capacity.per_one,
-            "capacity_unknown": weigh(concepts.extents, unknown) > 0,
-            "n_features": weigh(concepts.intents, counts) + n_common,
-            "value": (weigh(concepts.intents, values) + common_value) / value.per_one,
-            "level": _levels(table, concepts, self.fleet.cpu_map.index),
-            "step": steps.bundle,
-            "step_cost": steps.cost,
-            "step_unreported": silence.excused(table, steps),
-        }
-        return _Part(positions, table, concepts, steps, numbers)
-
-    def _concepts(self, table: Table) -> Concepts:
-        if not self.delta:
-            return lattice.all_concepts(table, min_weight=self.min_hosts, limit=self.limit)
-        # as it is written: 0.07 of 100 hosts are 7 and not a little more
-        share = Fraction(str(float(self.delta)))
-        delta = math.ceil(share if share >= 1 else share * int(table.weights.sum()))
-        return lattice.robust_concepts(table, delta=delta, min_weight=self.min_hosts, limit=self.limit)
 
 
 def maximal_baselines(
@@ -239,141 +171,67 @@ def maximal_baselines(
     """
     if limit < 1 or min_hosts < 1 or not 0 <= delta < math.inf:
         raise FrameError(f"limit={limit}, min_hosts={min_hosts}, delta={delta}: give 1 or more, 1 or more, 0 or more")
-    hosts = fleet.hosts
-    if within is not None and within not in hosts.columns:
-        raise FrameError(f"no column {within!r} to stay within; columns: {', '.join(hosts.columns)}")
-    amounts, unknown = host_amounts(hosts, capacity)
-    missing = tuple(f"{h} ({status})" for h, status in hosts["cpu_status"].loc[fleet.unknown].items())
-    if missing and not allow_missing:
-        raise NoBaselineError(
-            f"the CPU of {len(missing)} of {len(fleet)} hosts is not known: {some(missing)}. See fleet.findings; mend "
-            f"or drop them, or give allow_missing=True to answer without them"
-        )
-    known = np.flatnonzero(hosts["cpu_status"] == "ok")
-    several = across_vendors and hosts["vendor"].iloc[known].nunique(dropna=False) > 1
-    if several:
-        warnings.warn(_ACROSS, UserWarning, stacklevel=2)
-    question = _Question(
-        fleet=fleet,
-        min_hosts=min_hosts,
-        delta=delta,
+    division = divide(
+        fleet,
         value=value,
-        capacity=amounts,
-        capacity_unknown=unknown,
-        limit=limit,
+        capacity=capacity,
+        within=within,
+        across_vendors=across_vendors,
+        allow_missing=allow_missing,
     )
-    keys = dict.fromkeys(["arch", *([] if several else ["vendor"]), *([within] if within else [])])
-    number = hosts.iloc[known].groupby(list(keys), sort=False, dropna=False).ngroup().to_numpy()
-    members = [np.flatnonzero(number == i) for i in range(number.max(initial=-1) + 1)]
-    rows = pack(fleet.features.to_numpy()) & ~pack(fleet.cpu_map.rows([fleet.cpu_map.blocked]))
-    silence = Silence.of(fleet)
-    parts = [question.part(known[m], rows[m], silence.among(m)) for m in members]
-    split = _split(parts, hosts, within, several=several)
-    notes = [*([_ACROSS] if several else []), *([f"without {some(missing)}, whose CPU is not known"] * bool(missing))]
-    for m, p in zip(members, parts, strict=True):
-        notes += silence.among(m).told(p.table, fleet.features.columns, hosts.index[p.positions])
+    tables = [p.table for p in division.parts]
+    found = [_concepts(table, delta=delta, min_hosts=min_hosts, limit=limit) for table in tables]
+    split = division.keys.assign(
+        n_hosts=[len(p.positions) for p in division.parts],
+        n_classes=[len(table.classes) for table in tables],
+        n_baselines=[len(concepts.weights) for concepts in found],
+        complete_from=[concepts.complete_from for concepts in found],
+        truncated=[concepts.truncated for concepts in found],
+    ).astype(dict(SPLIT))
     return MaximalBaselines(
-        frame=_frame(fleet, parts, split),
+        frame=_frame(division, found),
         split=split,
         truncated=bool(split["truncated"].any()),
-        missing=missing,
-        warnings=(*notes, *_left_out(split, robust=delta > 0)),
+        missing=division.missing,
+        warnings=(*division.warnings, *_left_out(split, robust=delta > 0)),
         fleet=fleet,
     )
 
 
-def _lowest(sets: Words) -> Ints:
-    """The first element of each set; none is empty."""
-    word = (sets != 0).argmax(axis=1)
-    low = sets[np.arange(len(sets)), word]
-    answer: Ints = 64 * word + np.bitwise_count((low & -low) - np.uint64(1))
-    return answer
+def _concepts(table: Table, *, delta: float, min_hosts: int, limit: int) -> Concepts:
+    if not delta:
+        return lattice.all_concepts(table, min_weight=min_hosts, limit=limit)
+    # as it is written: 0.07 of 100 hosts are 7 and not a little more
+    share = Fraction(str(float(delta)))
+    least = math.ceil(share if share >= 1 else share * int(table.weights.sum()))
+    return lattice.robust_concepts(table, delta=least, min_weight=min_hosts, limit=limit)
 
 
-def _levels(table: Table, concepts: Concepts, index: Mapping[str, int]) -> npt.NDArray[np.object_]:
-    """The highest whole ABI level of each baseline; the levels lie one in the other."""
-    levels = np.full(len(concepts.intents), None, dtype=object)
-    for name, needed in LEVELS.items():
-        bundles = {int(table.bundle_of_column[index[f]]) if f in index else -2 for f in needed}
-        if -2 in bundles:
-            break
-        asked = np.zeros((1, table.n_bundles), dtype=np.bool_)
-        asked[0, [b for b in bundles if b >= 0]] = True
-        levels[~(pack(asked) & ~concepts.intents).any(axis=1)] = name
-    return levels
-
-
-def _split(parts: Sequence[_Part], hosts: pd.DataFrame, within: str | None, *, several: bool) -> pd.DataFrame:
-    """See ``schema.SPLIT``."""
-    first = hosts.iloc[[p.positions[0] for p in parts]].reset_index(drop=True)
-    columns: dict[str, Any] = {
-        "arch": first["arch"],
-        "vendor": pd.Series([None] * len(parts), dtype="str") if several else first["vendor"],
-        **({} if within is None else {"within": first[within]}),
-        "n_hosts": [len(p.positions) for p in parts],
-        "n_classes": [len(p.table.classes) for p in parts],
-        "n_baselines": [len(p.concepts.weights) for p in parts],
-        "complete_from": [p.concepts.complete_from for p in parts],
-        "truncated": [p.concepts.truncated for p in parts],
-    }
-    return pd.DataFrame(columns).astype(dict(SPLIT))
-
-
-def _frame(fleet: Fleet, parts: Sequence[_Part], split: pd.DataFrame) -> pd.DataFrame:
+def _frame(division: Division, found: Sequence[Concepts]) -> pd.DataFrame:
     """See ``schema.MAXIMAL``."""
-    n = {c: _joined([p.numbers[c] for p in parts]) for c in _NUMBERS}
+    parts = division.parts
+    steps = [lattice.next_steps(p.table, concepts, p.value.multiples) for p, concepts in zip(parts, found, strict=True)]
+    groups = division.groups([concepts.extents for concepts in found], [concepts.intents for concepts in found])
+    n = groups.numbers
     order = np.lexsort((-n["n_features"], n["first"], -n["n_hosts"]))
-    n = {c: numbers[order] for c, numbers in n.items()}
-    which = np.repeat(np.arange(len(parts)), split["n_baselines"])[order]
-    hosts = [Names(fleet.hosts.index[p.positions], p.table.class_of_row) for p in parts]
-    features = [Names(fleet.features.columns, p.table.bundle_of_column) for p in parts]
-    won = [Names(f.names, np.where(f.bits < 0, -2, f.bits)) for f in features]
-    no_step = n["step"] < 0
-    capacity = pd.array(n["capacity"], dtype="Float64")
-    capacity[n["capacity_unknown"].astype(np.bool_)] = pd.NA
+    no_step = joined([s.bundle for s in steps])[order] < 0
+    cost = joined([s.cost for s in steps])[order]
+    unreported = joined([p.silence.excused(p.table, s) for p, s in zip(parts, steps, strict=True)])[order]
+    won = [Names(f.names, np.where(f.bits < 0, -2, f.bits)) for f in division.feature_names]
     columns = {
-        **{c: split[c].take(which).array for c in ("arch", "vendor", "within") if c in split},
-        "n_hosts": n["n_hosts"],
-        "capacity": capacity,
-        "n_features": n["n_features"],
-        "value": n["value"].astype(np.float64),
-        "level": pd.Series(n["level"], dtype="str").array,
-        "hosts": _sets([p.concepts.extents for p in parts], hosts, which, order),
-        "features": _sets([p.concepts.intents for p in parts], features, which, order),
-        "step_cost": pd.arrays.IntegerArray(n["step_cost"], no_step),
-        "step_unreported": pd.arrays.IntegerArray(n["step_unreported"], no_step),
-        "step_hosts": _sets([p.steps.leaving for p in parts], hosts, which, order),
-        "step_features": _sets([p.steps.gained for p in parts], won, which, order),
+        **groups.columns(order),
+        "step_cost": pd.arrays.IntegerArray(cost, no_step),
+        "step_unreported": pd.arrays.IntegerArray(unreported, no_step),
+        "step_hosts": groups.sets([s.leaving for s in steps], division.host_names, order),
+        "step_features": groups.sets([s.gained for s in steps], won, order),
     }
     return pd.DataFrame(columns, copy=False)
-
-
-def _joined(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
-
-
-def _sets(words: Sequence[Words], names: Sequence[Names], which: Ints, order: npt.NDArray[np.intp]) -> SetArray:
-    """The rows of all parts in that order, as wide as the widest."""
-    sets = np.zeros((len(order), max((w.shape[1] for w in words), default=1)), dtype=np.uint64)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    start = 0
-    for w in words:
-        sets[place[start : start + len(w)], : w.shape[1]] = w
-        start += len(w)
-    return SetArray(sets, names, which)
-
-
-def _labels(split: pd.DataFrame) -> list[str]:
-    """Which hosts each row is about."""
-    kinds = split[[c for c in ("arch", "vendor", "within") if c in split]]
-    return [" ".join(str(v) for v in row if not pd.isna(v)) for row in kinds.itertuples(index=False)]
 
 
 def _left_out(split: pd.DataFrame, *, robust: bool) -> Iterator[str]:
     """What is sure of the parts with more baselines than the limit."""
     for label, n, floor, truncated in zip(
-        _labels(split), split["n_baselines"], split["complete_from"], split["truncated"], strict=True
+        labels_of(split), split["n_baselines"], split["complete_from"], split["truncated"], strict=True
     ):
         if truncated:
             kind = "of which every further feature would cost" if robust else "of"

@@ -75,21 +75,23 @@ def feature_values(features: Sequence[str], vendor: str | None, value: Value) ->
     return Exact.of(numbers)
 
 
-def host_amounts(hosts: pd.DataFrame, capacity: str) -> tuple[Exact, Ints]:
+def host_amounts(hosts: pd.DataFrame, capacity: str | None) -> tuple[Exact, Ints]:
     """What each host counts, 0 where that is not known, and 1 for each host of which it is not.
 
     Parameters
     ----------
     hosts : DataFrame
         Of a fleet.
-    capacity : str
-        One of its columns.
+    capacity : str, optional
+        One of its columns. Default: every host counts 1.
 
     Raises
     ------
     FrameError
         No such column, or none of numbers.
     """
+    if capacity is None:
+        return Exact.of(np.ones(len(hosts))), np.zeros(len(hosts), dtype=np.int64)
     if capacity not in hosts.columns:
         raise FrameError(f"no column {capacity!r} to add up; columns: {', '.join(hosts.columns)}")
     column = hosts[capacity]
