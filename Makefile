@@ -6,20 +6,23 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-rig demo test test-all lint bench
+.PHONY: help setup setup-rig setup-bench demo test test-all lint bench
 
 help:
 	@echo 'make demo      the whole of vmcompat on the sample fleet, and on two real libvirt hosts where this machine can run them'
 	@echo 'make test      lint, the quick tests and the rig tests'
 	@echo 'make test-all  the same with the slow sweeps against libvirt'
 	@echo 'make lint      ruff, mypy, and notebooks without outputs'
-	@echo 'make bench     the speed against asking libvirt'
+	@echo 'make bench     the speed, beside libvirt and the libraries that answer the same, in about ten minutes'
 
 setup:
 	@.ci/setup
 
 setup-rig:
 	@.ci/setup rig
+
+setup-bench:
+	@.ci/setup bench
 
 demo: setup-rig
 	@$(BIN)/python notebooks/demo.py
@@ -36,5 +39,5 @@ lint: setup
 	$(BIN)/mypy
 	$(if $(NOTEBOOKS),$(BIN)/nbstripout --verify $(NOTEBOOKS))
 
-bench: setup
+bench: setup-bench
 	@$(BIN)/python -m tests.bench

@@ -1,6 +1,7 @@
-"""The same questions to vmcompat and to libvirt, side by side in one run: ``make bench``.
+"""Every figure of the README in one run: ``make bench``.
 
-Prints a table for the README. Texts are compared outside the timings: a faster answer that differs is no answer.
+The same questions to vmcompat and to libvirt, side by side; then maximal baselines, frontier and pools. Texts are
+compared outside the timings: a faster answer that differs is no answer.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from collections.abc import Callable
 from itertools import combinations
 from random import Random
 
+import numpy as np
+
 import vmcompat as vc
-from vmcompat.baseline.choice import QEMU_DRIVER_HIDES
+from tests import bench_lattice, bench_pools
+from vmcompat.baseline.choice import QEMU_DRIVER_HIDES, Description, Question, choose, cpu_text, describe
 from vmcompat.baseline.verify import Libvirt
 from vmcompat.fleet.cpu import Cpu
+from vmcompat.fleet.cpu_map import CpuModel
 
 REPEATS = 5
 GENERATIONS = ("Westmere-IBRS", "Haswell-noTSX-IBRS", "Broadwell-IBRS", "Skylake-Server-IBRS", "Cascadelake-Server",
@@ -87,21 +92,68 @@ def one_of_thousand(conn: Libvirt, cpu_map: vc.CpuMap) -> str:
     return row("one baseline of 1,000 hosts, all different", median(ours), median(theirs))
 
 
+def clusters(conn: Libvirt, cpu_map: vc.CpuMap) -> list[str]:
+    """10,000 groups of 2 to 30 of 1,000 hosts of 100 kinds: libvirt's model choice alone, and from hosts to frame."""
+    texts = cpus(cpu_map, count=1000, kinds=100, seed=3)
+    fleet = vc.read_fleet(texts, view="host", cpu_map=cpu_map)
+    rnd, names = Random(3), list(texts)
+    groups = [rnd.sample(names, rnd.randint(2, 30)) for _ in range(10_000)]
+    labelled = {str(i): group for i, group in enumerate(groups)}
+
+    start = time.perf_counter()
+    asked = [conn.baselineCPU([texts[host] for host in group], 0) for group in groups]
+    theirs = time.perf_counter() - start
+
+    bits, models = fleet.features.to_numpy(), fleet.hosts["model"].to_numpy()
+    members = [fleet.positions(group) for group in groups]
+    shared = np.array([bits[m].all(axis=0) for m in members])
+    questions = [Question(vendor="Intel", names=frozenset(models[m]), allowed=None) for m in members]
+
+    def chosen() -> list[tuple[CpuModel, Description]]:
+        named = [m for m in choose(shared, questions, cpu_map=cpu_map) if m is not None]
+        return list(zip(named, describe(shared, named, cpu_map=cpu_map), strict=True))
+
+    def framed() -> list[str]:
+        return list(fleet.baselines(labelled, migratable=False)["xml"].droplevel(["arch", "vendor"])[list(labelled)])  # type: ignore[arg-type]
+
+    written = [
+        cpu_text(m.name, features, vendor="Intel", fallback="forbid" if q.names == {m.name} else "allow")
+        for (m, features), q in zip(chosen(), questions, strict=True)
+    ]
+    if not written == framed() == asked:
+        sys.exit("the answers differ")
+    return [
+        row("the model and features of 10,000 clusters, from what their hosts share", median(chosen), theirs),
+        row("10,000 clusters of 2 to 30 of 1,000 hosts, from hosts to frame", median(framed), theirs),
+    ]
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the tables."""
+    against_libvirt()
+    bench_lattice.main()
+    print("\nThe best pools, and what the usual ways of clustering lose of what pools can win:\n")
+    for line in bench_pools.pools_rows():
+        print(line, flush=True)
+
+
+def against_libvirt() -> None:
+    """Prints what both answer, if there is a libvirt here."""
     try:
         import libvirt
 
         cpu_map = vc.CpuMap.load("system")
     except (ImportError, vc.VmcompatError) as e:
-        sys.exit(f"nothing to compare with: {e}")
+        print(f"left out: libvirt, nothing to compare with: {e}")
+        return
     conn = libvirt.open("test:///default")
     number = conn.getLibVersion()
     version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
     print(f"| the same answers, byte for byte | vmcompat | libvirt {version} | times faster |\n|---|---|---|---|")
     for kinds in (28, 100):
         print(pairs(conn, cpu_map, kinds=kinds), flush=True)
-    print(one_of_thousand(conn, cpu_map))
+    print(one_of_thousand(conn, cpu_map), flush=True)
+    print(*clusters(conn, cpu_map), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

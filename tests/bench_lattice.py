@@ -1,7 +1,7 @@
 """Maximal baselines at every size, and against other libraries in the same run: ``python -m tests.bench_lattice``.
 
-The libraries are for this only and are measured where they are installed: concepts, fcapy, fim (pyfim), mondher and
-networkx. All are asked for the closed sets of one table of classes and bundles, each in its own form of answer; each
+The libraries are for this only and are measured where ``make bench`` could install them: concepts, fcapy, fim (pyfim),
+mondher and networkx. All are asked for the closed sets of one table of classes and bundles, each in its own form; each
 runs in a process of its own, which is ended after a minute. Their counts differ by one: some leave out the empty set of
 bundles, some count the set of all bundles, which no class has. Compilation is outside the timings, but for its own row.
 """
@@ -26,10 +26,11 @@ import numpy.typing as npt
 import vmcompat as vc
 from tests.generator import Instance, instance
 from vmcompat.baseline.lattice import Table, Words, all_concepts, distinct, pack, robust_concepts
+from vmcompat.baseline.loops import compiled
 
 PATIENCE: Final = 60.0  # seconds
 SIZES: Final = (100, 1_000, 10_000, 100_000, 1_000_000)
-AGAINST: Final = (1_000, 20_000, 150_000)
+AGAINST: Final = (1_000, 25_000, 150_000)
 ROBUST: Final = 0.01
 LIMIT: Final = 20_000_000
 
@@ -144,13 +145,17 @@ def against_others() -> None:
             print(where, f"{seconds:.4f} | {count:,} | {seconds / first:,.1f} | {memory:,.0f} |", flush=True)
 
 
+@compiled
 def hashed(rows: Words) -> Words:
-    """A hash of each packed row, a column at a time: what the deduplication is measured against."""
-    h = np.full(len(rows), 0x9E3779B97F4A7C15, np.uint64)
-    for column in rows.T:
-        h = (h ^ column) * np.uint64(0xFF51AFD7ED558CCD)
-        h ^= h >> np.uint64(32)
-    return h
+    """A hash of each packed row: what the deduplication is measured against."""
+    hashes = np.empty(len(rows), np.uint64)
+    for i in range(len(rows)):
+        h = np.uint64(0x9E3779B97F4A7C15)
+        for w in range(rows.shape[1]):
+            h = (h ^ rows[i, w]) * np.uint64(0xFF51AFD7ED558CCD)
+            h ^= h >> np.uint64(32)
+        hashes[i] = h
+    return hashes
 
 
 def as_read(made: Instance) -> vc.Fleet:
@@ -162,8 +167,9 @@ def as_read(made: Instance) -> vc.Fleet:
 
 def at_every_size() -> None:
     columns = [
-        "hosts", "hashing s", "deduplication s", "classes x bundles", "enumeration s", "maximal", "to the frame s",
-        "rows", f"robust {ROBUST:.0%} s", "robust", "to the frame s", "rows", "peak MiB", "peak with all MiB",
+        "hosts", "hashing ms", "deduplication ms", "of hosts in any order", "classes x bundles", "enumeration s",
+        "maximal", "to the frame s", "rows", f"robust {ROBUST:.0%} s", "robust", "to the frame s", "rows",
+        "frontier s", "points", "peak MiB", "peak with all MiB",
     ]  # fmt: skip
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for n_hosts in SIZES:
@@ -175,18 +181,22 @@ def at_size(n_hosts: int) -> str:
     rows = made.rows("Intel")
     hashing, _ = best(lambda: hashed(rows))
     dedupe, _ = best(lambda: distinct(rows))
+    mixed = np.random.default_rng(0).permutation(rows)
+    dedupe_mixed, _ = best(lambda: distinct(mixed))
     table = made.table("Intel")
     delta = max(1, round(ROBUST * len(rows)))
     enumeration, found = best(lambda: len(all_concepts(table, limit=LIMIT).weights))
     searching, robust = best(lambda: len(robust_concepts(table, delta=delta, limit=LIMIT).weights))
     fleet = as_read(made)
     asking, n_robust = best(lambda: len(vc.maximal_baselines(fleet, delta=ROBUST)), times=1)
+    drawing, n_points = best(lambda: len(vc.frontier(fleet).frame), times=1)
     before_all = peak()
     asking_all, n_all = best(lambda: len(vc.maximal_baselines(fleet)), times=1)
+    ms = " | ".join(f"{1000 * s:.2f}" for s in (hashing, dedupe, dedupe_mixed))
     return (
-        f"| {n_hosts:,} | {hashing:.4f} | {dedupe:.4f} | {table.classes.shape[0]} x {table.n_bundles} "
-        f"| {enumeration:.4f} | {found:,} | {asking_all:.2f} | {n_all:,} | {searching:.4f} | {robust:,} "
-        f"| {asking:.2f} | {n_robust:,} | {before_all:,.0f} | {peak():,.0f} |"
+        f"| {n_hosts:,} | {ms} | {table.classes.shape[0]} x {table.n_bundles} | {enumeration:.4f} | {found:,} "
+        f"| {asking_all:.2f} | {n_all:,} | {searching:.4f} | {robust:,} | {asking:.2f} | {n_robust:,} "
+        f"| {drawing:.2f} | {n_points} | {before_all:,.0f} | {peak():,.0f} |"
     )
 
 
@@ -206,10 +216,16 @@ def first_call() -> None:
 
 
 def main() -> None:
-    first_call()
+    print("\nEvery maximal baseline of the Intel hosts of one fleet, beside other libraries:\n")
     against_others()
-    vc.maximal_baselines(as_read(instance(100)))
+    print("\nFleets of every size; frames are of all hosts, the rest of the Intel ones:\n")
+    small = as_read(instance(100))
+    vc.maximal_baselines(small)
+    vc.frontier(small)
+    hashed(instance(100).rows("Intel"))
     at_every_size()
+    print()
+    first_call()
 
 
 if __name__ == "__main__":

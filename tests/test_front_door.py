@@ -16,6 +16,12 @@ def test_there_are_at_most_twenty_names_and_each_is_there() -> None:
     assert {"CpuMap", "Fleet", "VmcompatError", "read_fleet"} <= set(vc.__all__)
 
 
+def test_every_name_that_is_listed_is_there() -> None:
+    listed = dir(vc)
+    assert {"admit", "retire", "pool_curve", *vc.__all__} <= set(listed)
+    assert [name for name in listed if not hasattr(vc, name)] == []
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'vmcompat' has no attribute 'read_flet'"):
         vc.read_flet  # noqa: B018

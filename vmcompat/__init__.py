@@ -17,39 +17,67 @@ from vmcompat.fleet.frames import Fleet, read_fleet
 
 if TYPE_CHECKING:
     from vmcompat import migration, plot
+    from vmcompat.baseline.candidates import candidates as candidates
     from vmcompat.baseline.common import Baseline
-    from vmcompat.baseline.compare import Comparison, compare, migration_matrix
+    from vmcompat.baseline.compare import Comparison as Comparison
+    from vmcompat.baseline.compare import compare, migration_matrix
+    from vmcompat.baseline.conforms import conforms
+    from vmcompat.baseline.frontier import frontier
+    from vmcompat.baseline.generations import admit as admit
+    from vmcompat.baseline.generations import retire as retire
+    from vmcompat.baseline.identical import identical as identical
     from vmcompat.baseline.maximal import maximal_baselines
+    from vmcompat.baseline.named import models as models
+    from vmcompat.baseline.pools import pool_curve as pool_curve
+    from vmcompat.baseline.pools import pools
     from vmcompat.baseline.twins import twins
+    from vmcompat.baseline.veto import veto
+    from vmcompat.baseline.what_if import what_if
     from vmcompat.migration.apply import apply_baseline
     from vmcompat.migration.migrate import plan_migration
 
 __all__ = [
     "Baseline",
-    "Comparison",
     "CpuMap",
     "Fleet",
     "VmcompatError",
     "apply_baseline",
     "compare",
+    "conforms",
+    "frontier",
     "maximal_baselines",
     "migration",
     "migration_matrix",
     "plan_migration",
     "plot",
+    "pools",
     "read_fleet",
     "twins",
+    "veto",
+    "what_if",
 ]
 
+# What is asked daily is in __all__; the rest of the questions to a fleet answer to their names here too.
 _LAZY = {
     "Baseline": "vmcompat.baseline.common",
     "Comparison": "vmcompat.baseline.compare",
+    "admit": "vmcompat.baseline.generations",
     "apply_baseline": "vmcompat.migration.apply",
+    "candidates": "vmcompat.baseline.candidates",
     "compare": "vmcompat.baseline.compare",
+    "conforms": "vmcompat.baseline.conforms",
+    "frontier": "vmcompat.baseline.frontier",
+    "identical": "vmcompat.baseline.identical",
     "maximal_baselines": "vmcompat.baseline.maximal",
     "migration_matrix": "vmcompat.baseline.compare",
+    "models": "vmcompat.baseline.named",
     "plan_migration": "vmcompat.migration.migrate",
+    "pool_curve": "vmcompat.baseline.pools",
+    "pools": "vmcompat.baseline.pools",
+    "retire": "vmcompat.baseline.generations",
     "twins": "vmcompat.baseline.twins",
+    "veto": "vmcompat.baseline.veto",
+    "what_if": "vmcompat.baseline.what_if",
 }
 
 _ROOMS = ("migration", "plot")
@@ -62,3 +90,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'vmcompat' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_LAZY[name]), name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_ROOMS})

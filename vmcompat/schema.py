@@ -131,6 +131,255 @@ SPLIT: Final[Mapping[str, str]] = {
 (``n_classes``) and maximal baselines there are among them. All of at least ``complete_from`` hosts are in the answer;
 with ``delta`` all of which every further feature would cost at least so many."""
 
+FRONTIER: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "n_hosts": "int64",
+    "capacity": "Float64",
+    "n_features": "int64",
+    "value": "float64",
+    "level": "str",
+    "hosts": "set",
+    "features": "set",
+}
+"""``frontier().frame``: groups of which no other covers at least as much and keeps at least as much value, with one of
+them more; per architecture and vendor the largest cover first. Columns as in ``MAXIMAL``. What is covered is
+``n_hosts``, or with ``capacity=`` the sum of that column, which ``capacity`` then holds and which is known of every
+host; without it ``capacity`` holds the cores, as beside maximal baselines, and decides nothing."""
+
+POOLS: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "n_hosts": "int64",
+    "capacity": "Float64",
+    "n_features": "int64",
+    "value": "float64",
+    "level": "str",
+    "n_moved": "int64",
+    "hosts": "object",
+    "features": "object",
+    "given_up": "object",
+}
+"""``pools().frame``, index ``pool``: the hosts (tuple) of each pool, the features that all of them offer, their value,
+and what the pool gives up: features that some of its hosts offer and another is known to lack. A pool that goes on
+from one of today's has its name; ``n_moved`` hosts come from elsewhere."""
+
+PLACEMENT: Final[Mapping[str, str]] = {
+    "pool": "str",
+    "today": "str",
+    "moved": "bool",
+    "restarts": "bool",
+    "value": "float64",
+    "own_value": "float64",
+    "gives_up": "object",
+}
+"""``pools().placement``, index ``host``, in the order of the fleet: its pool, that of today (missing without
+``current``), whether it changes, whether its guests have to restart since the new pool lacks a feature of today's, the
+value that its pool keeps and that it would have alone, and the features (tuple) that it offers and its pool lacks."""
+
+CONFORMS: Final[Mapping[str, str]] = {
+    "conforms": "str",
+    "baseline": "str",
+    "reason": "str",
+    "missing": "object",
+    "unreported": "object",
+}
+"""``conforms().frame``, index ``host``: yes, no or unknown; which of the baselines is the host's (its model where there
+is one for all, missing where there is none for it); the features (tuples) that are asked and known to be missing there,
+and those that are asked and that the host's libvirt has no name for."""
+
+BREACHES: Final[Mapping[str, str]] = {
+    "baseline": "str",
+    "feature": "str",
+    "group": "str",
+    "polarity": "str",
+    "n_missing": "int64",
+    "n_unreported": "int64",
+    "missing_on": "object",
+    "unreported_on": "object",
+}
+"""``conforms().features``, one row a feature that a baseline asks and a host does not offer for sure, in map order: on
+which hosts (tuples) it is known to be missing, and on which it cannot be known."""
+
+VETO: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "feature": "str",
+    "group": "str",
+    "polarity": "str",
+    "value": "float64",
+    "n_hosts": "int64",
+    "n_offering": "int64",
+    "n_vetoing": "int64",
+    "n_unreported": "int64",
+    "vetoed_by": "set",
+    "unreported_by": "set",
+}
+"""``veto().frame``, one row a feature that some of the ``n_hosts`` hosts of an architecture and vendor offer and others
+do not: ``vetoed_by`` are known to lack it, the libvirt of ``unreported_by`` has no name for it. In map order."""
+
+LEAVERS: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "features": "object",
+    "unreported": "object",
+    "value": "float64",
+    "level": "str",
+}
+"""``veto().hosts``, index ``host``, in the order of the fleet: the features (tuple) that the others of its architecture
+and vendor would gain without it, those of them that it merely cannot report, their value, and the level of the others
+then, missing below x86-64-v1 and where there are no others."""
+
+LEAVING_PAIRS: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "hosts": "object",
+    "features": "object",
+    "unreported": "object",
+    "value": "float64",
+    "level": "str",
+}
+"""``veto().pairs``, one row for two hosts (tuple) without which the others would gain features that neither alone is in
+the way of; ``unreported`` of these neither is known to lack. The most valuable first; ``level`` that of the others."""
+
+WHAT_IF: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "n_hosts_before": "int64",
+    "n_hosts_after": "int64",
+    "model_before": "str",
+    "model_after": "str",
+    "level_before": "str",
+    "level_after": "str",
+    "n_features_before": "Int64",
+    "n_features_after": "Int64",
+    "value_before": "Float64",
+    "value_after": "Float64",
+    "gained": "object",
+    "lost": "object",
+    "unreported": "object",
+    "reason": "str",
+}
+"""``what_if().frame``, one row an architecture and vendor that there is before or after: its baseline in both, counted
+by what a guest is given. ``gained`` and ``lost`` (tuples, in map order) are empty where there is only one of the two;
+``unreported`` are those of them that no host was, or is, known to lack. ``reason`` says why there is no baseline."""
+
+CHANGES: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "feature": "str",
+    "group": "str",
+    "polarity": "str",
+    "value": "float64",
+    "change": "str",
+    "unreported": "bool",
+}
+"""``what_if().features``, one row a feature that is gained or lost (``change``), in map order; ``unreported`` where no
+host was, or is, known to lack it."""
+
+CHANGE_SUMS: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "polarity": "str",
+    "group": "str",
+    "n_gained": "int64",
+    "n_lost": "int64",
+    "value_gained": "float64",
+    "value_lost": "float64",
+}
+"""``what_if().summary``: the changes by polarity and group, since no sum over polarities means anything."""
+
+ADMISSION: Final[Mapping[str, str]] = {
+    "n_hosts": "int64",
+    "arch": "str",
+    "vendor": "str",
+    "model": "str",
+    "verdict": "str",
+    "reason": "str",
+    "lost": "object",
+    "unreported": "object",
+    "value_lost": "Float64",
+    "level_after": "str",
+    "model_after": "str",
+    "n_back": "Int64",
+    "n_back_unknown": "Int64",
+    "hosts": "object",
+}
+"""``admit().frame``, one row a kind of new hosts: ``verdict`` is joins, lowers, cannot meet or unknown; what the pool's
+baseline would lose for sure (tuple) and what it would lose since the newcomer's libvirt has no name for it, the value
+of both, and what the baseline would be; to how many hosts of the pool a guest started on the newcomer with host-model
+can come back, and of how many that cannot be known."""
+
+COMING_BACK: Final[Mapping[str, str]] = {
+    "new_hosts": "object",
+    "pool_hosts": "object",
+    "back": "str",
+    "missing": "object",
+    "unreported": "object",
+}
+"""``admit().back``, one row for each kind of new hosts and kind of the pool's (tuples): whether a guest that was
+started on the first with host-model can come back to the second (yes, no, unknown), the features that are known to be
+missing there, and those that its libvirt has no name for."""
+
+RETIREMENT: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "n_hosts_before": "int64",
+    "n_hosts_after": "int64",
+    "model_before": "str",
+    "model_after": "str",
+    "level_before": "str",
+    "level_after": "str",
+    "value_gained": "Float64",
+    "gained": "object",
+    "reason": "str",
+}
+"""``retire().frame``, one row an architecture and vendor (and value of ``by``, as column ``by``) of which hosts leave;
+columns as in ``WHAT_IF``, over the hosts whose CPU is known."""
+
+PAYOFF: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "vendor": "str",
+    "features": "object",
+    "unreported": "object",
+    "value": "float64",
+    "held_back_by": "object",
+}
+"""``retire().bundles``: the gained features (tuple) that the same leaving hosts (tuple) were in the way of, all of
+which must leave; ``unreported`` of these none of the hosts is known to lack. The most valuable first."""
+
+CANDIDATES: Final[Mapping[str, str]] = {
+    "vendor": "str",
+    "verdict": "str",
+    "level": "str",
+    "deprecated": "boolean",
+    "value_lacking": "float64",
+    "capabilities": "object",
+    "controls": "object",
+    "immunities": "object",
+    "hazards": "object",
+    "host_facts": "object",
+    "unnamed": "object",
+}
+"""``candidates().frame``, index ``model``, in map order: ``verdict`` is joins, cannot tell (its name lacks only facts
+of the host, or what no model of the vendor names) or lacks; what the name does not stand for and the baseline gives, by
+polarity (tuples), the value of these, and ``unnamed``, which no name of the vendor stands for; ``level`` of what the
+name stands for of the baseline. ``deprecated`` where a host's emulator says so, missing where none says anything."""
+
+MOVES: Final[Mapping[str, str]] = {"today": "str", "pool": "str", "restarts": "bool", "value_after": "float64"}
+"""``pools().moves``, index ``host``: from which pool of today to which, whether the host's guests have to restart, and
+the value that all hosts that are in a pool today keep after this move and those before it."""
+
+POOL_CURVE: Final[Mapping[str, str]] = {
+    "n_pools": "int64",
+    "value": "float64",
+    "bound": "float64",
+    "gap": "float64",
+    "optimal": "bool",
+    "n_moved": "int64",
+}
+"""``pool_curve().frame``, index ``k``: see the attributes of ``Pools``."""
+
 DROPPED: Final[Mapping[str, str]] = {"feature": "str", "group": "str", "polarity": "str", "reason": "str"}
 """``base.dropped``: features that the hosts share and the baseline leaves out, and why."""
 
@@ -150,6 +399,91 @@ TWINS: Final[Mapping[str, str]] = {
 }
 """``twins().frame``: ``hosts`` (tuple) of the group differ from its others in ``what``: features, maxphysaddr [bits] or
 tsc_frequency [Hz]; ``explained_by`` are the columns that tell the two apart without exception."""
+
+IDENTICAL: Final[Mapping[str, str]] = {
+    "n_hosts": "int64",
+    "is_known": "bool",
+    "arch": "str",
+    "vendor": "str",
+    "model": "str",
+    "cpu_status": "str",
+    "hosts": "object",
+    "unknown": "object",
+    "perhaps": "object",
+    "unreported": "object",
+    "microcode": "object",
+    "maxphysaddr": "object",
+    "qemu": "object",
+    "libvirt": "object",
+    "kernel": "object",
+    "bios_date": "object",
+}
+"""``identical().frame``, index ``class``, one row for hosts (tuple) alike in all that is known of them. They are
+identical where ``is_known``; else ``unknown`` says what is not known (tuple). ``perhaps`` are the classes that nothing
+known tells them from, ``unreported`` the features that one of these offers and the libvirt of another has no name for,
+or that none offers and not all libvirts have a name for.
+From ``microcode`` on it is evidence: the different values among the hosts (tuple), [bits] of ``maxphysaddr``; empty
+where none is known or ``hosts.csv`` has no such column. ``arch``, ``vendor`` and ``model`` are missing where hosts
+differ in them."""
+
+ONE_APART: Final[Mapping[str, str]] = {
+    "class": "str",
+    "other": "str",
+    "what": "str",
+    "here": "str",
+    "there": "str",
+    "adds": "object",
+    "lacks": "object",
+}
+"""``identical().apart``: what alone keeps a class from a larger one, the ``other``: its value here and there, or the
+features (tuple) that only the hosts of the class offer or lack."""
+
+MODELS: Final[Mapping[str, str]] = {
+    "usable": "str",
+    "blockers": "object",
+    "deprecated": "boolean",
+    "canonical": "str",
+    "told": "str",
+    "refused": "object",
+}
+"""``models().frame``, index ``host``, ``model``: whether the host can give a guest the named model (yes, no, unknown)
+and which features keep it from that (tuple); where it is unknown, those that decide. ``told`` says by what: "document"
+(the domain capabilities), "map" (these say at most whether, and the blockers are computed from the CPU map),
+"not listed" (the host's libvirt or emulator knows no such name); missing where nothing is known.
+``canonical`` is the versioned name of the same model; ``deprecated`` is missing where no document says it. Libvirt
+before 11.3 does not start a guest with a usable model if its own map counts features in that the host lacks: these are
+``refused`` (tuple), and a domain has to disable them beside the name."""
+
+BEST_MODELS: Final[Mapping[str, str]] = {
+    "n_hosts": "int64",
+    "n_unknown": "int64",
+    "model": "str",
+    "deprecated": "boolean",
+    "n_features": "Int64",
+    "value": "Float64",
+    "level": "str",
+    "runner_up": "str",
+    "runner_up_value": "Float64",
+    "runner_up_adds": "object",
+    "baseline": "str",
+    "baseline_features": "Int64",
+    "baseline_level": "str",
+    "given_up": "object",
+    "value_given_up": "Float64",
+    "controls_given_up": "object",
+    "closest": "str",
+    "blocking_hosts": "object",
+    "blocking_features": "object",
+    "blocked_by": "str",
+    "reason": "str",
+}
+"""``models().best``, one row a group: the most valuable named ``model`` that every host whose CPU is known can use and
+does not refuse, what it gives, and what it gives up against the exact baseline of the group, which libvirt writes as
+the model ``baseline`` and features beside it; ``given_up`` most valuable first, ``controls_given_up`` without those
+that an immunity of the hosts makes needless. ``runner_up`` is the next best name of another model. ``closest`` means
+more than ``model`` and fails on the fewest hosts, ``blocking_hosts``: ``blocked_by`` says whether by "lacking"
+``blocking_features``, "refused", "not listed" or "unknown"; missing where no host can use a better one. ``reason`` says
+why there is no answer at all."""
 
 PREFLIGHT: Final[Mapping[str, str]] = {
     "id": "str",

@@ -22,6 +22,7 @@ from vmcompat.fleet.cpu import parse_cpu, parse_xml
 from vmcompat.fleet.cpu_map import CpuMap, brought_along
 from vmcompat.fleet.expand import View
 from vmcompat.fleet.frames import Fleet
+from vmcompat.fleet.records import HYPOTHETICAL
 from vmcompat.schema import DROPPED, LOST, frame
 
 _JSON_FORMAT: Final = 1
@@ -199,6 +200,8 @@ class Baseline:
         warnings = list(self.inexact)
         if self.view == "host":
             warnings.insert(0, "advisory: the CPU of the hosts themselves, not what their hypervisors can give a guest")
+        if guessed := [m.host for m in self.members if m.source.startswith(HYPOTHETICAL)]:
+            warnings.append(f"hypothetical: no document says what {some(guessed)} would then offer")
         if self.missing:
             warnings.append(f"without {', '.join(self.missing)}, whose CPU is not known")
         bits = {m.host: m.address_bits for m in self.members}

@@ -35,11 +35,14 @@ class Comparison:
         Empty where the CPU fits.
     features : tuple of str
         The features that the reason speaks of, in map order.
+    unreported : tuple of str
+        Those that the CPU asks and of which the host's document cannot speak.
     """
 
     result: Result
     reason: str = ""
     features: tuple[str, ...] = ()
+    unreported: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -103,19 +106,29 @@ def compare(cpu: str | Cpu | Baseline, *, host: str | Cpu, cpu_map: str | Path |
 
 def compare_fleet(fleet: Fleet, cpu: str | Cpu | Baseline) -> pd.DataFrame:
     """See :meth:`Fleet.compare`."""
+    rows = ({"result": c.result, "reason": c.reason, "features": c.features} for c in comparisons(fleet, cpu))
+    return frame(COMPARISON, rows, index=pd.Index(fleet.names, dtype="str", name="host"))
+
+
+def comparisons(fleet: Fleet, cpu: str | Cpu | Baseline) -> list[Comparison]:
+    """Whether this CPU fits, for each host; hosts that are alike have the very same answer."""
     asked = as_cpu(cpu, what="the CPU")
     demand = _demand(asked, fleet.cpu_map)
     strict = asked.match == "strict" and not asked.arch
-    rows: list[dict[str, object]] = []
-    for reading in fleet.readings:
-        if reading.status != "ok" or reading.cpu is None:
-            answer = Comparison("unknown", reading.reason)
-        else:
-            answer = _arch_or_vendor(asked, reading.cpu.vendor) or _compared(
-                demand, reading.offered, reading.reported, fleet.cpu_map, strict=strict
-            )
-        rows.append({"result": answer.result, "reason": answer.reason, "features": answer.features})
-    return frame(COMPARISON, rows, index=pd.Index(fleet.names, dtype="str", name="host"))
+    answers: dict[tuple[object, ...], Comparison] = {}
+    found = []
+    for x in fleet.readings:
+        there = x.cpu if x.status == "ok" else None
+        kind = (x.reason,) if there is None else (there.vendor, x.offered, x.reported)
+        if kind not in answers:
+            if there is None:
+                answers[kind] = Comparison("unknown", x.reason)
+            else:
+                answers[kind] = _arch_or_vendor(asked, there.vendor) or _compared(
+                    demand, x.offered, x.reported, fleet.cpu_map, strict=strict
+                )
+        found.append(answers[kind])
+    return found
 
 
 def as_cpu(cpu: str | Cpu | Baseline, *, what: str) -> Cpu:
@@ -181,10 +194,11 @@ def _compared(demand: _Demand, offered: int, reported: int, cpu_map: CpuMap, *, 
         return Comparison("incompatible", "Host CPU provides forbidden features", tuple(cpu_map.names(forbidden)))
     required = demand.require & ~(demand.force | demand.optional | demand.disable)
     if missing := required & ~offered:
+        unreported = tuple(cpu_map.names(missing & ~reported))
         if not missing & reported:
             reason = "the host's libvirt is too old to know these features"
-            return Comparison("unknown", reason, tuple(cpu_map.names(missing)))
-        return Comparison("incompatible", MISSING, tuple(cpu_map.names(missing & reported)))
+            return Comparison("unknown", reason, unreported, unreported)
+        return Comparison("incompatible", MISSING, tuple(cpu_map.names(missing & reported)), unreported)
     extra = offered & ~(required | _union((demand.optional, demand.disable, demand.force)))
     if not extra:
         return Comparison("identical")

@@ -107,7 +107,7 @@ def _facts(answer: Answer | NoBaselineError, cpu_map: CpuMap) -> dict[str, Any]:
     if isinstance(answer, NoBaselineError):
         return {"reason": str(answer)}
     model, vendor = answer.model.name, answer.vendor
-    gives = answer.shared & ~_held_back(cpu_map)
+    gives = answer.shared & ~held_back(cpu_map)
     facts: dict[str, Any] = {
         "model": model,
         "xml": cpu_text(model, answer.features, vendor=vendor, fallback=answer.fallback, limit=answer.limit),
@@ -123,7 +123,7 @@ def _facts(answer: Answer | NoBaselineError, cpu_map: CpuMap) -> dict[str, Any]:
 
 
 @cache
-def _held_back(cpu_map: CpuMap) -> int:
+def held_back(cpu_map: CpuMap) -> int:
     """What is never written into a domain, shared or not."""
     return cpu_map.blocked | cpu_map.set_of(QEMU_DRIVER_HIDES)
 

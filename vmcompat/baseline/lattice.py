@@ -162,7 +162,12 @@ def distinct(rows: Words) -> tuple[Ints, Ints]:
     """
     from vmcompat.baseline import loops
 
-    return loops.distinct(np.ascontiguousarray(rows))
+    rows = np.ascontiguousarray(rows)
+    kinds, first = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+    size = 1 << 14  # more kinds of hosts than most fleets have
+    while (n_kinds := loops.classify(rows, kinds, first, size)) < 0:
+        size *= 4  # and once more from the start: kinds that are many are so early
+    return kinds, first[:n_kinds].copy()
 
 
 def weigh(sets: Words, weights: Ints) -> Ints:
@@ -352,3 +357,86 @@ def _sums(weights: Ints, n_words: int) -> Ints:
     padded[: len(weights)] = weights
     bits = np.arange(256)[None, :] >> np.arange(8)[:, None] & 1
     return padded.reshape(-1, 8) @ bits
+
+
+class Front(NamedTuple):
+    """The points of weight against value: the heaviest first, and each next one worth more.
+
+    Attributes
+    ----------
+    weights, values : int arrays, one a point
+    extents, intents : uint64 arrays, points by words
+        As for :class:`Concepts`.
+    complete_from : int
+        Every point of at least this weight is here, and no other.
+    """
+
+    weights: Ints
+    values: Ints
+    extents: Words
+    intents: Words
+    complete_from: int
+
+    def at(self, rows: Ints) -> Front:
+        """Some of the points."""
+        return Front(self.weights[rows], self.values[rows], self.extents[rows], self.intents[rows], self.complete_from)
+
+
+def front(table: Table, weights: Ints, values: Ints, *, budget: int) -> Front:
+    """The concepts of which no other weighs at least as much and is worth at least as much, with one of them more.
+
+    Parameters
+    ----------
+    table : Table
+    weights : int array, one a class
+        At least 0.
+    values : int array, one a bundle
+        At least 0.
+    budget : int
+        Most groups to look at in one search. Where that is not enough, the least weight is raised in sixteenths of the
+        whole as little as needed, in at most five searches more.
+
+    Returns
+    -------
+    Front
+        Of points with the same weight and value one is given, whatever the order of the rows: that with the greatest
+        ``table.weights``, then the most columns of the original table, then the first bundle that the other lacks,
+        where those worth something come first.
+
+    Notes
+    -----
+    Close-by-One over the bundles that are worth something, since the others decide nothing. A group is gone into only
+    if, for some point found, its classes that alone could be worth more than this one weigh more than the next. In the
+    worst case that is exponential in the size of the table.
+    """
+    from vmcompat.baseline import loops
+
+    n, total = table.n_bundles, int(weights.sum())
+    order = np.argsort(values == 0, kind="stable")
+    classes, worth = table.classes[:, order], values[order]
+    columns, everybody = pack(classes.T), pack(np.ones((1, len(table.classes)), dtype=np.bool_))
+    intents = pack(np.zeros((1, n), dtype=np.bool_))
+    n_valued = int(np.count_nonzero(worth))
+    most = np.zeros((n_valued + 1, len(classes)), dtype=np.int64)
+    most[:-1] = np.cumsum((classes[:, :n_valued] * worth[:n_valued])[:, ::-1], axis=1)[:, ::-1].T
+    n_columns, _ = summed(table.bundle_of_column, np.ones_like(table.bundle_of_column), n)
+    n_words = columns.shape[1]
+    sums, hosts = _sums(weights, n_words), _sums(table.weights, n_words)
+    features = _sums(n_columns[order], intents.shape[1])
+    points = Front(np.array([total]), np.zeros(1, np.int64), everybody, intents, 0)
+    done, low, high = points.at(np.arange(0)), -1, 17
+    floors = [*(total * i // 16 for i in range(17)), total + 1]
+    while low + 1 < high:
+        step = 0 if low < 0 else (low + high) // 2
+        known = points.at(np.flatnonzero(points.weights >= floors[step]))
+        covers, kept, extents, shared, n_seen = loops.unbeaten(
+            columns, weights, sums, hosts, features, worth, most, floors[step], budget, *known[:4]
+        )
+        points = Front(covers, kept, extents, shared, floors[step])
+        if n_seen < budget:
+            done, high = points, step
+        else:
+            low = step
+    back = np.zeros((len(done.weights), n), dtype=np.bool_)
+    back[:, order] = unpack(done.intents, n)
+    return done._replace(intents=pack(back), complete_from=floors[high])

@@ -19,76 +19,73 @@ _F = TypeVar("_F", bound=Callable[..., object])
 
 _ONE = np.uint64(1)
 _BYTE = np.uint64(255)
+_SEED = np.uint64(0x9E3779B97F4A7C15)
+_FACTOR = np.uint64(0xFF51AFD7ED558CCD)
 
 
-def _compiled(function: _F) -> _F:
+def compiled(function: _F) -> _F:
+    """The function compiled, and kept on disk where there is a folder for it."""
     try:
         return cast("_F", numba.njit(cache=True)(function))
     except RuntimeError:  # no folder to keep it in: neither beside the package nor in the user's cache
         return cast("_F", numba.njit(function))
 
 
-@_compiled
+@compiled
 def has(words: Words, i: int) -> bool:
     """Whether element ``i`` is in the set."""
     return bool(words[i >> 6] >> np.uint64(i & 63) & _ONE)
 
 
-@_compiled
-def hashed(row: Words) -> np.uint64:
-    """A hash of one packed row."""
-    h = np.uint64(0x9E3779B97F4A7C15)
-    for word in row:
-        h = (h ^ word) * np.uint64(0xFF51AFD7ED558CCD)
-        h ^= h >> np.uint64(32)
-    return h
-
-
-@_compiled
-def distinct(rows: Words) -> tuple[Ints, Ints]:
+@compiled
+def classify(rows: Words, kinds: Ints, first: Ints, size: int) -> int:
     """The kind of each row, kinds numbered in the order of their first rows, and those first rows.
 
-    A table of open addresses; rows of one hash are compared word by word, so that the answer does not rest on it.
+    A table of ``size`` open addresses, a power of two; -1 where that is too few, else how many kinds there are. Rows of
+    one hash are compared word by word, so that the answer does not rest on it.
     """
-    size = 1024
+    last = np.uint64(size - 1)
     slots = np.full(size, -1, np.int64)
-    kinds = np.empty(len(rows), np.int64)
-    first = np.empty(len(rows), np.int64)
-    marks = np.empty(len(rows), np.uint64)
+    marks = np.zeros(size, np.uint64)
+    known = np.empty((size // 4, rows.shape[1]), np.uint64)  # first rows, close together
     n_kinds = 0
+    kind = -1
     for i in range(len(rows)):
-        h = hashed(rows[i])
-        at = np.int64(h & np.uint64(size - 1))
+        if i > 0:  # hosts that were bought together lie together
+            w = 0
+            while w < rows.shape[1] and rows[i, w] == rows[i - 1, w]:
+                w += 1
+            if w == rows.shape[1]:
+                kinds[i] = kind
+                continue
+        h = _SEED
+        for w in range(rows.shape[1]):
+            h = (h ^ rows[i, w]) * _FACTOR
+            h ^= h >> np.uint64(32)
+        at = h & last
         while True:
             kind = slots[at]
             if kind < 0:
                 break
-            same = marks[kind] == h
-            if same:
-                for w in range(rows.shape[1]):
-                    if rows[i, w] != rows[first[kind], w]:
-                        same = False
-                        break
-            if same:
-                break
-            at = (at + 1) & (size - 1)
+            if marks[at] == h:
+                w = 0
+                while w < rows.shape[1] and rows[i, w] == known[np.uint64(kind), w]:
+                    w += 1
+                if w == rows.shape[1]:
+                    break
+            at = (at + _ONE) & last
         if kind < 0:
+            if n_kinds == size // 4:
+                return -1
             kind = n_kinds
-            slots[at], first[kind], marks[kind] = kind, i, h
+            slots[at], marks[at], first[kind] = kind, h, i
+            known[kind] = rows[i]
             n_kinds += 1
-            if 4 * n_kinds > size:
-                size *= 4
-                slots = np.full(size, -1, np.int64)
-                for k in range(n_kinds):
-                    at = np.int64(marks[k] & np.uint64(size - 1))
-                    while slots[at] >= 0:
-                        at = (at + 1) & (size - 1)
-                    slots[at] = k
         kinds[i] = kind
-    return kinds, first[:n_kinds].copy()
+    return n_kinds
 
 
-@_compiled
+@compiled
 def weigh_one(words: Words, sums: Ints) -> np.int64:
     """The weight of one set; ``sums[b, x]`` is that of what ``x`` says as byte ``b`` of the set."""
     weight = np.int64(0)
@@ -102,7 +99,7 @@ def weigh_one(words: Words, sums: Ints) -> np.int64:
     return weight
 
 
-@_compiled
+@compiled
 def weigh(sets: Words, sums: Ints) -> Ints:
     """The weight of each set."""
     weights = np.empty(len(sets), np.int64)
@@ -111,7 +108,7 @@ def weigh(sets: Words, sums: Ints) -> Ints:
     return weights
 
 
-@_compiled
+@compiled
 def lacking(sets: Words, columns: Words, sums: Ints) -> Ints:
     """What those of each set weigh who lack each column: sets by columns."""
     weights = np.zeros((len(sets), len(columns)), np.int64)
@@ -129,7 +126,7 @@ def lacking(sets: Words, columns: Words, sums: Ints) -> Ints:
     return weights
 
 
-@_compiled
+@compiled
 def close_by_one(
     columns: Words,
     sums: Ints,
@@ -205,7 +202,7 @@ def close_by_one(
     return n_found
 
 
-@_compiled
+@compiled
 def cheapest_steps(
     columns: Words, sums: Ints, values: Ints, extents: Words, intents: Words, weights: Ints
 ) -> tuple[Ints, Ints, Words]:
@@ -257,3 +254,168 @@ def cheapest_steps(
                 for w in range(len(gain)):
                     gains[i, w] = gain[w]
     return best, costs, gains
+
+
+@compiled
+def preferred(extent: Words, intent: Words, other: Words, other_intent: Words, hosts: Ints, features: Ints) -> bool:
+    """Whether the first of two groups of equal weight and value stands for both: more hosts, features, or rarer ones.
+
+    Which is rarer is told by the first column that only one of the two has.
+    """
+    more = weigh_one(extent, hosts) - weigh_one(other, hosts)
+    if more == 0:
+        more = weigh_one(intent, features) - weigh_one(other_intent, features)
+    if more != 0:
+        return bool(more > 0)
+    for w in range(len(intent)):
+        differing = intent[w] ^ other_intent[w]
+        if differing:
+            return bool(intent[w] & differing & (~differing + _ONE))
+    return False
+
+
+@compiled
+def at_least(kept: Ints, n: int, value: np.int64) -> int:
+    """The first of the ``n`` rising values that is not less."""
+    low, high = 0, n
+    while low < high:
+        middle = (low + high) >> 1
+        if kept[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def promising(
+    extent: Words,
+    most: Ints,
+    base: np.int64,
+    own: np.int64,
+    weights: Ints,
+    covers: Ints,
+    kept: Ints,
+    n: int,
+    floor: int,
+) -> bool:
+    """Whether some of a group may keep more than ``own``, weigh at least ``floor`` and be no worse than ``n`` points.
+
+    Some of it that keep a value weigh no more than all who alone would keep as much: ``base``, and ``most`` of each.
+    """
+    above = np.zeros(2 * n + 1, np.int64)  # what those weigh who lie before a point (even) and level with it (odd)
+    beyond = False
+    for w in range(len(extent)):
+        rest, c = extent[w], 64 * w
+        while rest:
+            if rest & _ONE:
+                value = base + most[c]
+                if value > own:
+                    i = at_least(kept, n, value)
+                    above[2 * i + (1 if i < n and kept[i] == value else 0)] += weights[c]
+                    beyond |= i == n
+            rest >>= _ONE
+            c += 1
+    weight = above[2 * n]
+    if beyond and weight >= floor:
+        return True
+    for i in range(n - 1, -1, -1):
+        weight += above[2 * i + 1]
+        if weight >= covers[i] and weight >= floor:  # as good as this point, perhaps
+            return True
+        weight += above[2 * i]
+        if weight > covers[i] and weight >= floor:
+            return True
+    return False
+
+
+@compiled
+def unbeaten(
+    columns: Words,
+    weights: Ints,
+    sums: Ints,
+    hosts: Ints,
+    features: Ints,
+    values: Ints,
+    most: Ints,
+    floor: int,
+    budget: int,
+    covers: Ints,
+    kept: Ints,
+    extents: Words,
+    intents: Words,
+) -> tuple[Ints, Ints, Words, Words, int]:
+    """The points that no group beats in weight and value at once, and how many groups that took, at most ``budget``.
+
+    The way of :func:`close_by_one`, but only over columns worth something (the first, as many as ``most`` has rows less
+    one) and only where :func:`promising`. ``most[j, c]`` is what class ``c`` has in the columns from ``j`` on. Known
+    points of at least ``floor`` to begin with: weights falling, values rising, the group of all classes among them
+    where it weighs so much.
+    """
+    n, n_words = columns.shape
+    n_valued, n_intent, n_points, n_nodes = len(most) - 1, intents.shape[1], len(covers), 0
+    extent, intent = np.zeros((n + 2, n_words), np.uint64), np.zeros((n + 2, n_intent), np.uint64)
+    following, depth = np.zeros(n + 2, np.int64), 0
+    for c in range(len(weights)):
+        extent[0, c >> 6] |= _ONE << np.uint64(c & 63)
+    while depth >= 0 and n_nodes < budget:
+        j = following[depth]
+        if j == n_valued:
+            depth -= 1
+            continue
+        following[depth] = j + 1
+        if has(intent[depth], j):
+            continue
+        down = depth + 1
+        some = np.uint64(0)
+        for w in range(n_words):
+            extent[down, w] = extent[depth, w] & columns[j, w]
+            some |= extent[down, w]
+        if not some:
+            continue
+        n_nodes += 1
+        cover = weigh_one(extent[down], sums)
+        if cover < floor:
+            continue
+        new, base, value = True, np.int64(0), np.int64(0)
+        intent[down] = intent[depth]
+        for k in range(n):
+            if not has(intent[down], k):
+                outside = np.uint64(0)
+                for w in range(n_words):
+                    outside = extent[down, w] & ~columns[k, w]
+                    if outside:
+                        break
+                if outside:
+                    continue
+                if k < j:
+                    new = False
+                    break
+                intent[down, k >> 6] |= _ONE << np.uint64(k & 63)
+            value += values[k]
+            if k <= j:
+                base = value
+        if not new:
+            continue
+        end = at_least(kept, n_points, value)
+        level = end < n_points and kept[end] == value
+        if end == n_points or covers[end] < cover:
+            start = end
+            end += 1 if level else 0
+            while start > 0 and covers[start - 1] <= cover:
+                start -= 1
+            covers = np.concatenate((covers[:start], np.array([cover]), covers[end:]))
+            kept = np.concatenate((kept[:start], np.array([value]), kept[end:]))
+            extents = np.concatenate((extents[:start], extent[down : down + 1], extents[end:]))
+            intents = np.concatenate((intents[:start], intent[down : down + 1], intents[end:]))
+            n_points = len(covers)
+        elif (
+            level
+            and covers[end] == cover
+            and preferred(extent[down], intent[down], extents[end], intents[end], hosts, features)
+        ):
+            extents[end], intents[end] = extent[down], intent[down]
+        if promising(extent[down], most[j + 1], base, value, weights, covers, kept, n_points, floor):
+            depth = down
+            following[depth] = j + 1
+    return covers, kept, extents, intents, n_nodes

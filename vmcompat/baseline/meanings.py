@@ -80,6 +80,14 @@ _WEIGHT_BY_GROUP = {
     "confidential and enclave": 0.0,
 }
 
+_IN_WORDS = {
+    "control": ("control", "controls"),
+    "capability": ("", ""),
+    "immunity": ("immunity", "immunities"),
+    "hazard": ("hazard", "hazards"),
+    "noise": ("host fact", "host facts"),
+}
+
 # Hygon's CPUs are Zen under licence and carry AMD's controls.
 _CONTROLS_OF = {"Intel": "Intel", "AMD": "AMD", "Hygon": "AMD"}
 
@@ -290,6 +298,41 @@ def meanings(features: Iterable[str], *, vendor: str | None = None) -> pd.DataFr
             "text": pd.Series([row.text for row in rows], dtype="str"),
         }
     ).set_axis(pd.Index([row.feature for row in rows], dtype="str", name="feature"), axis="index")
+
+
+def in_words(features: Iterable[str], *, weights: Mapping[str, float] | None = None, most: int = 4) -> str:
+    """Features as a sentence names them: polarities apart, controls first.
+
+    Parameters
+    ----------
+    features : iterable of str
+    weights : mapping of str to float, optional
+        The weightiest come first, and those of weight 0 are only counted where others have one. Default: the default
+        weights, and none is only counted.
+    most : int
+        How many of each polarity are named.
+
+    Examples
+    --------
+    >>> in_words(["aes", "md-clear", "avx", "mds-no", "cmt"], most=1)
+    'control md-clear; aes and 1 more; immunity mds-no; host fact cmt'
+    >>> in_words(["avx", "hle", "rtm"], weights={"avx": 5, "hle": 0, "rtm": 0})
+    'avx; 2 without value'
+    """
+    names = list(features)
+    told = sorted(names, key=lambda f: -(meaning(f).value if weights is None else weights.get(f, 0.0)))
+    worthless = 0 if weights is None else sum(not weights.get(f) for f in names)
+    if 0 < worthless < len(names):
+        told = told[:-worthless]
+    parts = []
+    for polarity, (one, many) in _IN_WORDS.items():
+        chosen = [f for f in told if meaning(f).polarity == polarity]
+        if chosen:
+            more = f" and {len(chosen) - most} more" if len(chosen) > most else ""
+            parts.append(f"{one if len(chosen) == 1 else many} {', '.join(chosen[:most])}{more}".lstrip())
+    if len(told) < len(names):
+        parts.append(f"{worthless} without value")
+    return "; ".join(parts)
 
 
 def level(features: Collection[str]) -> str | None:

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import pandas as pd
 
+from vmcompat.baseline.identical import TSC_TOLERANCE
 from vmcompat.baseline.meanings import meaning
 from vmcompat.errors import FrameError
 from vmcompat.fleet.frames import Fleet
 from vmcompat.schema import TWINS, frame
 
-TSC_TOLERANCE: Final = 250  # parts per million that libvirt and QEMU allow a fixed TSC frequency to be off
 _EVIDENCE: Final = ("microcode", "bios_date", "libvirt", "qemu", "kernel")
 _SHOWN: Final = 8
 

@@ -13,6 +13,7 @@ from lxml import etree
 from vmcompat.errors import DocumentError
 from vmcompat.fleet.cpu import Cpu, kib, parse_cpu, parse_xml, whole
 
+HYPOTHETICAL: Final = "hypothetical: "  # in front of the source of a document that somebody changed in thought
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 _MOST: Final = 2**63 - 1  # what a column of dtype Int64 holds
 
@@ -38,9 +39,9 @@ class Document:
     ----------
     kind : {"capabilities", "domcapabilities", "qemucaps", "cpu"}
     source : str
-        File or URI.
+        File or URI, after ``HYPOTHETICAL`` where it says something else than here.
     sha256 : str
-        Of the bytes of the file (or the answer of the live host).
+        Of the bytes of the file (or the answer of the live host); empty where it says something else than here.
     arch : str or None
         Of the host CPU, or of the emulator that was asked.
     cpu : Cpu or None
