@@ -9,8 +9,8 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parent.parent
 
 # Deadlines measure the machine, not the code; a run in CI repeats itself, one at a desk goes on looking.
-settings.register_profile("desk", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("desk", deadline=None, max_examples=40)
+settings.register_profile("ci", settings.get_profile("desk"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 

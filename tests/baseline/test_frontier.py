@@ -114,6 +114,28 @@ def test_of_equal_points_the_most_hosts_then_the_most_features_stand_for_all(que
         assert (len(rows), len(columns)) == max((len(r), len(c)) for r, c in level)
 
 
+@pytest.mark.parametrize(
+    ("features", "stands"),
+    [
+        ([[0], [1, 2]], [1, 2]),  # more features
+        ([[1, 2], [0]], [1, 2]),
+        ([[0], [1]], [0]),  # the first feature that the other lacks
+        ([[1], [0]], [0]),
+        ([[2, 3], [1, 4]], [1, 4]),  # of those worth something first
+        ([[0, 1], [0, 5], [1, 5], [2]], [0, 1]),
+    ],
+)
+def test_of_equal_hosts_the_features_say_which_stands_for_all(features: list[list[int]], stands: list[int]) -> None:
+    bits = np.zeros((len(features) + 1, 6), dtype=np.bool_)  # one more that has nothing
+    for row, columns in enumerate(features):
+        bits[row, columns] = True
+    found = asked((bits, np.ones(len(bits), np.int64), np.array([1, 1, 0, 1, 0, 1])))
+    if len(features) == 2:
+        assert [sorted(columns) for _, columns in groups(*found)] == [[], stands]
+    else:
+        assert sorted(groups(*found)[-1][1]) == stands
+
+
 @settings(max_examples=200)
 @given(questions(), st.integers(0, 1000))
 def test_another_order_of_the_rows_changes_no_point_and_no_group(question: Question, seed: int) -> None:

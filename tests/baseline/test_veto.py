@@ -71,7 +71,7 @@ def test_each_feature_has_those_who_lack_it_and_those_who_cannot_tell(seed: int)
     assert found["n_unreported"].tolist() == [len(w[4]) for w in wanted]
 
 
-@settings(max_examples=40)
+@settings(max_examples=12)
 @given(st.integers(0, 10**9))
 def test_what_the_others_gain_without_a_host_or_two_is_what_they_then_share(seed: int) -> None:
     fleet = random_fleet(seed)

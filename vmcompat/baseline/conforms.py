@@ -161,7 +161,8 @@ def _by_label(fleet: Fleet, deployed: Mapping[Any, Deployed], by: str | None) ->
             part = fleet[[fleet.names[i] for i in at]]
             answers = [_row(c, str(label)) for c in comparisons(part, deployed[label])]
         else:
-            none = Comparison("unknown", f"no baseline is given for {by} {label}")
+            why = f"it has no value in column {by!r}" if label is None else f"no baseline is given for {by} {label}"
+            none = Comparison("unknown", why)
             answers = [_row(none, None)] * len(at)
         for i, row in zip(at, answers, strict=True):
             rows[i] = row

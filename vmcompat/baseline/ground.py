@@ -272,7 +272,7 @@ class Ground:
             of_part=part,
             label_part=self.label_part,
             k=demands.k,
-            min_hosts=float(demands.min_hosts + demands.n_plus),
+            min_hosts=float(least if (least := demands.min_hosts + demands.n_plus) > 1 else 0),
             min_capacity=float(demands.min_capacity),
             n_plus=demands.n_plus,
             max_moves=np.inf if demands.max_moves is None else float(demands.max_moves),

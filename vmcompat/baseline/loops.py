@@ -258,20 +258,11 @@ def cheapest_steps(
 
 @compiled
 def preferred(extent: Words, intent: Words, other: Words, other_intent: Words, hosts: Ints, features: Ints) -> bool:
-    """Whether the first of two groups of equal weight and value stands for both: more hosts, features, or rarer ones.
-
-    Which is rarer is told by the first column that only one of the two has.
-    """
+    """Whether the first of two groups of equal weight and value stands for both: more hosts, or else more features."""
     more = weigh_one(extent, hosts) - weigh_one(other, hosts)
     if more == 0:
         more = weigh_one(intent, features) - weigh_one(other_intent, features)
-    if more != 0:
-        return bool(more > 0)
-    for w in range(len(intent)):
-        differing = intent[w] ^ other_intent[w]
-        if differing:
-            return bool(intent[w] & differing & (~differing + _ONE))
-    return False
+    return bool(more > 0)
 
 
 @compiled
@@ -409,7 +400,7 @@ def unbeaten(
             extents = np.concatenate((extents[:start], extent[down : down + 1], extents[end:]))
             intents = np.concatenate((intents[:start], intent[down : down + 1], intents[end:]))
             n_points = len(covers)
-        elif (
+        elif (  # otherwise the one found first stands: it has the first of the columns that only one of them has
             level
             and covers[end] == cover
             and preferred(extent[down], intent[down], extents[end], intents[end], hosts, features)

@@ -46,10 +46,12 @@ class Pools:
         What all hosts keep: the sum of capacity times value of the pool, less the costs of moves and restarts.
     bound : float
         No pools have more, whatever they are.
+    cost : float
+        Of moves and restarts.
     floor : float
-        The same where all hosts that may meet are in one pool.
+        What they would keep where all hosts that may meet are in one pool.
     today : float or None
-        The same of today's pools; None without ``current``.
+        What hosts that are in a pool today keep there; None without ``current``.
     capacity : str or None
         The column that weighs hosts; None where each counts 1.
     missing, warnings : tuples of str
@@ -62,6 +64,7 @@ class Pools:
     moves: pd.DataFrame
     value: float
     bound: float
+    cost: float
     floor: float
     today: float | None
     capacity: str | None
@@ -106,8 +109,11 @@ class Pools:
 
     def _whole(self) -> str:
         n, unit = len(self.frame), f" ({self.capacity})" if self.capacity else ""
-        proof = "no pools are better" if self.optimal else f"others might be better by at most {self.gap:.1%} of that"
+        proof = "none that were asked for are better"
+        if not self.optimal:
+            proof = f"others might be better by at most {self.gap:.1%} of that"
         told = f"{n} {'pool keeps' if n == 1 else 'pools keep'} a value{unit} of {self.value:,.0f}"
+        told += f" after {self.cost:,.0f} for moves and restarts" if self.cost else ""
         told += f", {self.value - self.floor:,.0f} more than if all that may meet were in one; {proof}"
         if self.won is None:
             return told
@@ -117,7 +123,7 @@ class Pools:
         restarts = int(self.placement["restarts"].sum())
         return (
             f"{told}; {moves} {'host moves' if moves == 1 else 'hosts move'} and win {won:,.0f}, {won / moves:,.0f} a "
-            f"move; guests of {restarts} {'host' if restarts == 1 else 'hosts'} have to restart"
+            f"move; guests on {restarts} {'host' if restarts == 1 else 'hosts'} have to restart"
         )
 
     def __repr__(self) -> str:
@@ -190,6 +196,7 @@ class _Question:
             moves=outcome.moves(ground, pools, names, placed),
             value=value,
             bound=value if found.proven else max(value, found.bound),
+            cost=cost,
             floor=float(sum((p.kept for p in together), Fraction())),
             today=float(sum((p.kept for p in outcome.today(ground)), Fraction())) if self.asked_today else None,
             capacity=self.capacity,

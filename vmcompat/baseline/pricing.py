@@ -76,7 +76,7 @@ def profits(
 ) -> Floats:  # fmt: skip
     """An upper bound of what each pool brings: pools by today's pools (the last: none) by thresholds."""
     n_labels = len(label_part)
-    sized = min_hosts > 1.0 or needed.max() > 0.0
+    sized = min_hosts > 0.0 or needed.max() > 0.0
     out = np.full((len(value), n_labels + 1, len(needed)), NEVER)
     gain = np.empty(len(unit))
     taken = np.empty(len(unit))

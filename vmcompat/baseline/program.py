@@ -48,7 +48,7 @@ class Problem:
     k : int
         Most pools.
     min_hosts : float
-        Of a pool.
+        Of a pool; 0 where one host is enough.
     min_capacity : float
         Of a pool after losing its ``n_plus`` largest hosts: that is the most, over all thresholds *t*, of what its
         hosts have when each is counted up to *t* at most, less *t* for each lost host.
@@ -110,7 +110,7 @@ class Problem:
     @property
     def sized(self) -> bool:
         """Whether a pool may be too small."""
-        return self.min_hosts > 1 or self.min_capacity > 0
+        return self.min_hosts > 0 or self.min_capacity > 0
 
     @property
     def splits(self) -> bool:
@@ -121,7 +121,7 @@ class Problem:
     def flows(self) -> bool:
         """Whether units flow into open pools as through a network, where whole numbers come by themselves."""
         plain = self.min_capacity <= 0 and self.max_moves == np.inf and not self.apart
-        return plain and (self.min_hosts <= 1 or bool((self.hosts == 1).all()))
+        return plain and (self.min_hosts <= 0 or bool((self.hosts == 1).all()))
 
     def moves(self, pool: Pool) -> Ints:
         """Hosts of one unit of each client that move when it is in this pool."""
@@ -409,7 +409,7 @@ def _rows(problem: Problem, pools: Sequence[Pool], pool: Ints, client: Ints) -> 
     for label in np.unique(labels[labels >= 0]):
         goes_on = np.flatnonzero(labels == label)
         rows.add([0] * len(goes_on), goes_on, 1.0, [-np.inf], 1.0)
-    if problem.min_hosts > 1:
+    if problem.min_hosts > 0:
         sizes = problem.hosts[client]
         rows.add(np.append(pool, opened), np.append(units, opened),
                  np.append(sizes, np.full(n_pools, -problem.min_hosts)), np.zeros(n_pools), np.inf)  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from vmcompat.baseline.answer import some
 from vmcompat.baseline.meanings import SWITCHES
 from vmcompat.errors import FrameError
 from vmcompat.fleet.cpu import X86, Cpu, Policy
@@ -33,7 +34,7 @@ def suppose(fleet: Fleet, without: Changes, with_: Changes) -> Fleet:
             raise FrameError(
                 f"{host}: its CPU is not known ({readings[i].status}), so that nothing can be changed in it"
             )
-        told = " and ".join(f"{how} {', '.join(x)}" for how, x in (("without", less), ("with", more)) if x)
+        told = " and ".join(f"{how} {some([*x])}" for how, x in (("without", less), ("with", more)) if x)
         message = f"{told} in thought only: no document says so"
         remedy = "when it is done, read the host's documents and give them with replace="
         guess = _Guess(fleet, gone, come)
