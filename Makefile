@@ -6,13 +6,14 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-rig setup-bench demo test test-all lint bench
+.PHONY: help setup setup-rig setup-bench demo test test-all lint bench gallery
 
 help:
 	@echo 'make demo      the whole of vmcompat on the sample fleet, and on two real libvirt hosts where this machine can run them'
 	@echo 'make test      lint, the quick tests and the rig tests'
 	@echo 'make test-all  the same with the slow sweeps against libvirt'
 	@echo 'make lint      ruff, mypy, and notebooks without outputs'
+	@echo 'make gallery   every plot at several sizes on one page to look at, in build/gallery/index.html'
 	@echo 'make bench     the speed, beside libvirt and the libraries that answer the same, in about ten minutes'
 
 setup:
@@ -41,3 +42,6 @@ lint: setup
 
 bench: setup-bench
 	@$(BIN)/python -m tests.bench
+
+gallery: setup
+	@$(BIN)/python -m tests.gallery

@@ -1,7 +1,7 @@
 """The main job from end to end, for ``make demo``: read a fleet, find its baselines, and move a guest by one.
 
-Prints what a planner would ask for, runs ``01_fleet.ipynb`` into one HTML file, and where this machine can run two
-libvirt hosts it runs ``04_migrate.ipynb`` on them for real.
+Prints what a planner would ask for, runs ``01_fleet.ipynb`` and ``02_baselines.ipynb`` into one HTML file each, and
+where this machine can run two libvirt hosts it runs ``04_migrate.ipynb`` on them for real.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main() -> None:
     cross_check()
     heading("The same as a notebook, with pictures")
     run_notebook("01_fleet", {})
+    decide()
     migrate()
     print(f"\nDone in {time.monotonic() - started:.0f} s.")
 
@@ -135,6 +136,11 @@ def run_notebook(name: str, parameters: dict[str, object]) -> nbformat.NotebookN
     path.write_text(body, encoding="utf-8")
     print(path)
     return notebook
+
+
+def decide() -> None:
+    heading("A planning session: what to mend, move, buy and deploy")
+    print(run_notebook("02_baselines", {"take_away": f"../{OUTPUT}/plan"}).cells[-1].outputs[0].text.rstrip())
 
 
 def migrate() -> None:

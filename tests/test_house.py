@@ -33,7 +33,8 @@ PLAN = [
     *room("migration", "domain apply observe fit preflight job order run migrate evacuate drift"),
     *room(
         "plot",
-        "_fold _moves _offers _losses _differences _places _order _merges _style _canvas _matrix _chart "
+        "_fold _moves _offers _losses _differences _places _bundles _shares _clocks _order _merges _style _canvas "
+        "_matrix _chart upset adoption spreads "
         "features migration loss twins lattice frontier pools dendrogram",
     ),
     *room("widgets", "_state explorer planner progress"),

@@ -65,6 +65,54 @@ def test_01_fleet_reads_another_fleet_by_its_parameters(samples: Path) -> None:
     assert words.startswith("2 of 2 hosts can be judged")
 
 
+def test_02_baselines_ends_in_decisions_that_the_frames_bear_out(samples: Path, tmp_path: Path) -> None:
+    words = run("02_baselines", take_away=str(tmp_path))[-1]
+    everyone = vc.read_fleet(samples / "mixed")
+    fleet = everyone.drop(*everyone.unknown)
+    upgraded = (samples / "mixed" / "ams-r5-h02.domcapabilities.xml").read_text()  # the twin of ams-r5-h01
+    patched = {host: ["md-clear"] for host in ("ams-r2-h03", "ams-r2-h07")}
+    mended = vc.what_if(fleet, replace=vc.read_fleet({"ams-r5-h01": upgraded}), with_=patched).fleet
+    racks, sound = (vc.pools(f, len(f), current="rack", max_moves=0) for f in (fleet, mended))
+    plan = vc.pools(mended, len(racks.frame) + 1, current="rack", max_moves=4)
+    assert plan.optimal
+    assert not plan.placement["restarts"].any()
+    assert f"{racks.value:,.0f} in 7 racks today, {plan.value:,.0f} in 8 pools after 1 and 2." in words
+    assert f"1. Mend ams-r5-h01, ams-r2-h03, ams-r2-h07: {sound.value - racks.value:,.0f} more without" in words
+    moved = ", ".join(f"{host} to {pool}" for host, pool in plan.moves["pool"].items())
+    assert f"2. Then move {moved}: {plan.value - sound.value:,.0f} more, 0 guests restart.\n" in words
+    assert "mending is enough: ams-r5-h01.\n" in words
+    both = mended.select("rack in ('ams-r4', 'ams-r5')")
+    less = plan.placement.loc[list(both.names), "value"].sum() - vc.pools(both, 1).value
+    assert f"a pool of their own: in one pool with the 6 of rack == 'ams-r4', all keep {less:,.0f} less.\n" in words
+    younger = vc.pools(mended.select("purchased >= 2012"), len(plan.frame), current="rack", max_moves=4)
+    assert younger.won is not None
+    assert plan.won is not None
+    freed = f"{younger.won - plan.won:,.0f}"
+    assert f"No hurry to retire the Westmere: the pool that becomes free wins {freed} for the others.\n" in words
+    rise = vc.retire(mended, hosts="purchased < 2012 or rack == 'ams-r1'").frame.loc[0]
+    assert f"Intel: {rise['level_before']}, without the Westmere and all of ams-r1 {rise['level_after']}.\n" in words
+    weaker = sum(bool(vc.models(fleet[hosts]).best["controls_given_up"].iloc[0]) for hosts in plan.frame["hosts"])
+    assert f"Plain names would lose mitigation controls in {weaker} of 8 pools." in words
+    assert f"{len(fleet)} of {len(everyone)} hosts satisfy them tonight.\n" in words
+    assert f"6. Not planned for: {', '.join(everyone.unknown)}.\n" in words
+    deployed = {path.stem: path.read_text() for path in (tmp_path / "baselines").iterdir()}
+    assert deployed == {pool: fleet.baseline(hosts).guest_xml for pool, hosts in plan.frame["hosts"].items()}
+    planned = vc.read_fleet([samples / "mixed", tmp_path])
+    assert vc.conforms(planned.drop(*planned.unknown), baseline=deployed, by="pool").ok
+
+
+def test_02_baselines_leaves_all_as_it_is_where_nothing_is_worth_it(samples: Path, tmp_path: Path) -> None:
+    other = {"max_moves": 0, "worthwhile": 100_000, "old_hosts": {"the Westmere": "purchased < 2012"}}
+    words = run("02_baselines", take_away=str(tmp_path), **other)[-1]
+    everyone = vc.read_fleet(samples / "mixed")
+    racks = vc.pools(everyone.drop(*everyone.unknown), len(everyone), current="rack", max_moves=0)
+    assert f"{racks.value:,.0f} in 7 racks today, {racks.value:,.0f} in 7 pools after 1 and 2." in words
+    assert "1. Mend nobody: 0 more" in words
+    assert "2. Then move nobody: 0 more, 0 guests restart." in words
+    assert "x86-64-v2, without the Westmere x86-64-v3." in words
+    assert {path.stem for path in (tmp_path / "baselines").iterdir()} == set(racks.frame.index)
+
+
 @pytest.mark.rig
 def test_04_migrate_moves_a_guest_on_the_rig_and_the_guest_proves_it() -> None:
     try:

@@ -48,6 +48,23 @@ def test_one_way_is_told_from_both_ways_without_colours() -> None:
     assert len({(look.glyph, look.hatch) for look in MOVES.values()}) >= 4
 
 
+def test_a_host_that_cannot_be_drained_is_marked_and_named(pair: vc.Fleet) -> None:
+    ax = migration(pair)
+    (marks,) = (c for c in ax.collections if c.get_gid() == MOVES[Move.STRANDED].words)
+    assert np.asarray(marks.get_offsets()).tolist() == [[0.5, 0.5]]
+    assert ax.get_yticklabels()[0].get_fontweight() == ax.get_xticklabels()[0].get_fontweight() == "bold"
+    assert any("1 host cannot be drained: sandybridge" in t.get_text() for t in ax.texts)
+    assert "1 host cannot be drained: sandybridge" in str(ax.get_label())
+
+
+def test_islands_of_several_hosts_are_framed(mixed: vc.Fleet) -> None:
+    ax = migration(mixed)
+    frames = [p for p in ax.patches if p.get_gid() == "island"]
+    table = fold_moves(mixed)
+    assert len(frames) == len(table.outlines) == sum(len(island.hosts) > 1 for island in table.islands) > 3
+    assert f"{len(table.doors)} one-way doors" in str(ax.get_label())
+
+
 def test_unknown_hosts_are_hatched_rows_and_columns_with_their_reason(mixed: vc.Fleet) -> None:
     ax = migration(mixed)
     (patch,) = (p for p in ax.patches if isinstance(p, PathPatch))

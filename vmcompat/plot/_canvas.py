@@ -1,4 +1,4 @@
-"""A matrix on paper: sizes from its content, labels that are never cut off, cells, glyphs, hatches and a legend."""
+"""A picture on paper: sizes from its content, labels that are never cut off, cells, glyphs, hatches and a legend."""
 
 from __future__ import annotations
 
@@ -40,21 +40,32 @@ _LARGEST_GLYPH: Final = 0.2  # [in]
 _DPI: Final = 144  # of the image in a notebook, where an inch is 96 pixels
 
 
-class MatrixAxes(Axes):
+class PlotAxes(Axes):
     """Axes whose figure a notebook shows though pyplot does not know it."""
 
     def _repr_html_(self) -> str:
-        figure = cast(Figure, self.get_figure(root=True))
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=_DPI)
-        data = base64.b64encode(png.getvalue()).decode("ascii")
-        width = round(figure.get_figwidth() * 96)
-        # fitted into the cell as long as it can be read; beyond that it scrolls
-        style = f"width:min({width}px,100%);min-width:{round(width * 0.6)}px;max-width:none"
-        return (
-            f'<div class="vmcompat-plot" style="overflow-x:auto"><img alt="{html.escape(str(self.get_label()))}" '
-            f'style="{style}" src="data:image/png;base64,{data}"/></div>'
-        )
+        return _image(cast(Figure, self.get_figure(root=True)), str(self.get_label()))
+
+
+class Panels(dict[str, Axes]):
+    """The axes of one figure by their role; a notebook shows the figure."""
+
+    def _repr_html_(self) -> str:
+        figure = cast(Figure, next(iter(self.values())).get_figure(root=True))
+        return _image(figure, " ".join(str(ax.get_label()) for ax in self.values()))
+
+
+def _image(figure: Figure, words: str) -> str:
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=_DPI)
+    data = base64.b64encode(png.getvalue()).decode("ascii")
+    width = round(figure.get_figwidth() * 96)
+    # fitted into the cell as long as it can be read; beyond that it scrolls
+    style = f"width:min({width}px,100%);min-width:{round(width * 0.6)}px;max-width:none"
+    return (
+        f'<div class="vmcompat-plot" style="overflow-x:auto"><img alt="{html.escape(words)}" '
+        f'style="{style}" src="data:image/png;base64,{data}"/></div>'
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +117,11 @@ def text_width(text: str, *, size: float = FONT, bold: bool = False) -> float:
     return float(np.ptp(np.asarray(outlines.vertices)[:, 0])) / 72 * _HINTING
 
 
+def widest(texts: Iterable[str], *, size: float = FONT, bold: bool = False) -> float:
+    """Width of the longest of these lines [in]."""
+    return max((text_width(text, size=size, bold=bold) for text in texts), default=0.0)
+
+
 def text_height(lines: int, *, size: float = FONT) -> float:
     """Height of some lines [in]."""
     return lines * size * _LINE / 72
@@ -121,24 +137,43 @@ def starts(sizes: Iterable[int], *, gap: float, before: float = 0.0) -> list[NDA
     return found
 
 
-def cell_on(ax: Axes | None, *, n_columns: float, n_rows: float) -> Cell:
+def cell_on(ax: Axes | None, *, n_columns: float, n_rows: float, width: float | None = None) -> Cell:
     """The cell of a figure of its own, roomier where there are few; on given axes as large as these have room for."""
     if ax is None:
-        return Cell(width=0.22 if n_columns <= 45 else 0.15, height=0.17)
-    box = ax.get_window_extent()
-    dpi = cast(Figure, ax.get_figure(root=True)).dpi
-    width, height = box.width / dpi / n_columns, box.height / dpi / n_rows
+        return Cell(width=width or (0.22 if n_columns <= 45 else 0.15), height=0.17)
+    room = size_of(ax)
+    width, height = room[0] / n_columns, room[1] / n_rows
     return Cell(width=width, height=height, font=max(2.0, min(FONT, width * 72 / _LINE, height * 72 / _LINE)))
 
 
-def new_axes(cell: Cell, n_columns: float, n_rows: float, margins: Margins, *, least_width: float) -> Axes:
-    """Axes of as many cells, in a figure of its own that has room for the labels."""
-    cells = n_columns * cell.width, n_rows * cell.height
-    width = max(margins.left + cells[0] + margins.right, least_width) + 2 * _MARGIN
-    height = margins.top + cells[1] + margins.bottom + 2 * _MARGIN
-    figure = Figure(figsize=(width, height), facecolor=PAPER)
-    left, bottom = (margins.left + _MARGIN) / width, (margins.bottom + _MARGIN) / height
-    return figure.add_axes((left, bottom, cells[0] / width, cells[1] / height), axes_class=MatrixAxes)
+def size_of(ax: Axes) -> tuple[float, float]:
+    """Width and height of given axes [in]."""
+    box, dpi = ax.get_window_extent(), cast(Figure, ax.get_figure(root=True)).dpi
+    return box.width / dpi, box.height / dpi
+
+
+def new_axes(width: float, height: float, margins: Margins, *, least_width: float) -> Axes:
+    """Axes of that size [in], in a figure of its own that has room for the labels."""
+    page = max(margins.left + width + margins.right, least_width) + 2 * _MARGIN
+    tall = margins.top + height + margins.bottom + 2 * _MARGIN
+    figure = Figure(figsize=(page, tall), facecolor=PAPER)
+    left, bottom = (margins.left + _MARGIN) / page, (margins.bottom + _MARGIN) / tall
+    return figure.add_axes((left, bottom, width / page, height / tall), axes_class=PlotAxes)
+
+
+def new_panels(sizes: Sequence[tuple[float, float]], margins: Sequence[Margins], *, least_width: float) -> list[Axes]:
+    """Axes of those sizes [in] one below the other, in a figure of their own that has room for the labels."""
+    left = max(m.left for m in margins)
+    page = max(*(left + w + m.right for (w, _), m in zip(sizes, margins, strict=True)), least_width) + 2 * _MARGIN
+    tall = sum(m.top + h + m.bottom for (_, h), m in zip(sizes, margins, strict=True)) + 2 * _MARGIN
+    figure = Figure(figsize=(page, tall), facecolor=PAPER)
+    panels, y = [], tall - _MARGIN
+    for (width, height), m in zip(sizes, margins, strict=True):
+        y -= m.top + height
+        box = ((left + _MARGIN) / page, y / tall, width / page, height / tall)
+        panels.append(figure.add_axes(box, axes_class=PlotAxes))
+        y -= m.bottom
+    return panels
 
 
 def prepare(ax: Axes, cell: Cell, n_columns: float, n_rows: float) -> None:
@@ -223,8 +258,8 @@ def _hatch(
 
 
 def _glyph_style(look: Look, *, size: float) -> dict[str, Any]:
-    filled = look.glyph in (">", "^", ".", "D", "$!$")
-    scale = {"$!$": 0.62, "D": 0.3, ".": 0.45}.get(look.glyph, 0.42)
+    filled = look.glyph in (">", "^", "v", ".", "D", "8", "$!$")
+    scale = {"$!$": 0.62, "D": 0.3, ".": 0.45, "8": 0.55}.get(look.glyph, 0.42)
     colour = {"color": look.glyph_colour, "linewidth": 0.0 if filled else 0.9}
     if look.glyph == "o":
         colour = {"facecolor": "none", "edgecolor": look.glyph_colour, "linewidth": 0.9}
@@ -258,16 +293,22 @@ def row_notes(ax: Axes, cell: Cell, y: Iterable[float], texts: Iterable[str], st
 
 def headline_width(title: str, subtitle: str) -> float:
     """Width that the lines of :func:`headline` need [in]."""
-    return max(text_width(title, size=_TITLE_FONT, bold=True), text_width(subtitle, size=_SUBTITLE_FONT)) + 0.05
+    widths = text_width(title, size=_TITLE_FONT, bold=True), widest(subtitle.split("\n"), size=_SUBTITLE_FONT)
+    return max(widths) + 0.05
+
+
+def headline_height(subtitle: str) -> float:
+    """Height of title and subtitle, which may have several lines [in]."""
+    return HEADLINE + text_height(subtitle.count("\n"), size=_SUBTITLE_FONT)
 
 
 def headline(ax: Axes, title: str, subtitle: str, *, left: float, up: float, style: dict[str, Any]) -> None:
-    """Two lines above everything else, ``up`` inches above the cells and ``left`` inches left of them."""
+    """Title and subtitle above everything else, ``up`` inches above the cells and ``left`` inches left of them."""
     lines: tuple[tuple[str, float, dict[str, Any]], ...] = (
-        (subtitle, up, {"fontsize": _SUBTITLE_FONT, "color": FAINT}),
+        (subtitle, up, {"fontsize": _SUBTITLE_FONT, "color": FAINT, "linespacing": _LINE / 1.2}),
         (
             title,
-            up + text_height(1, size=_SUBTITLE_FONT),
+            up + text_height(1 + subtitle.count("\n"), size=_SUBTITLE_FONT),
             {"fontsize": _TITLE_FONT, "color": INK, "fontweight": "bold"} | style,
         ),
     )
@@ -290,15 +331,20 @@ def legend_rows(states: Iterable[int], looks: Mapping[int, Look], *, width: floa
     """What the legend explains, in how many columns of how many rows it fits a width [in]."""
     present = set(states)
     shown = [look for state, look in looks.items() if state in present]
+    return shown, *legend_shape([look.words for look in shown], width=width)
+
+
+def legend_shape(words: Sequence[str], *, width: float) -> tuple[int, int]:
+    """In how many columns of how many rows the words of a legend fit a width [in]."""
     rows = 1
-    while rows < len(shown) and _legend_width(shown, rows) > width:
+    while rows < len(words) and _legend_width(words, rows) > width:
         rows += 1
-    return shown, -(-len(shown) // rows), rows
+    return -(-len(words) // rows), rows
 
 
-def _legend_width(shown: Sequence[Look], rows: int) -> float:
+def _legend_width(words: Sequence[str], rows: int) -> float:
     """Matplotlib gives the first columns one row more where the rows do not come out even."""
-    columns = np.array_split(np.array([text_width(look.words) for look in shown]), -(-len(shown) // rows))
+    columns = np.array_split(np.array([text_width(text) for text in words]), -(-len(words) // rows))
     return sum(float(column.max()) + 0.42 for column in columns)
 
 
@@ -307,8 +353,10 @@ def legend_height(rows: int) -> float:
     return text_height(rows, size=FONT * 1.25) + 0.15
 
 
-def draw_legend(ax: Axes, shown: Sequence[Look], columns: int, *, left: float, style: dict[str, Any]) -> None:
-    """The legend below the cells, from ``left`` inches left of them."""
+def draw_legend(
+    ax: Axes, shown: Sequence[Look], columns: int, *, left: float, style: dict[str, Any], down: float = 0.0
+) -> None:
+    """The legend below the cells, from ``left`` inches left of them; ``down`` leaves room for a scale [in]."""
     handles = []
     for look in shown:
         box = Patch(
@@ -328,10 +376,24 @@ def draw_legend(ax: Axes, shown: Sequence[Look], columns: int, *, left: float, s
             markeredgewidth=glyph.get("linewidth", 0.0),
         )
         handles.append((box, mark))
+    place_legend(ax, handles, [look.words for look in shown], columns, left=left, style=style, down=down)
+
+
+def place_legend(
+    ax: Axes,
+    handles: Sequence[Any],
+    words: Sequence[str],
+    columns: int,
+    *,
+    left: float,
+    style: dict[str, Any],
+    down: float = 0.0,
+) -> None:
+    """A legend of any handles, ``down`` inches and a little more below the axes."""
     figure = cast(Figure, ax.get_figure(root=True))
     keywords: dict[str, Any] = {
         "bbox_to_anchor": (0, 0),
-        "bbox_transform": ax.transAxes + ScaledTranslation(-left, -0.1, figure.dpi_scale_trans),
+        "bbox_transform": ax.transAxes + ScaledTranslation(-left, -0.1 - down, figure.dpi_scale_trans),
         "ncols": columns,
         "fontsize": FONT,
         "labelcolor": INK,
@@ -343,4 +405,4 @@ def draw_legend(ax: Axes, shown: Sequence[Look], columns: int, *, left: float, s
         "columnspacing": 1.6,
         "labelspacing": 0.55,
     }
-    ax.legend(handles, [look.words for look in shown], loc="upper left", **(keywords | style))
+    ax.legend(list(handles), list(words), loc="upper left", **(keywords | style))

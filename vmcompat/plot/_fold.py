@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmcompat.baseline.answer import some
+from vmcompat.errors import FrameError
 from vmcompat.fleet.frames import Fleet
 from vmcompat.schema import CPU_STATUS
 
@@ -17,6 +20,7 @@ States: TypeAlias = NDArray[np.int8]
 BLANK: Final = -1
 """State of a cell in a row or column that stands for many that are not drawn."""
 
+_ROOM: Final = 36  # letters for names in the note of a row
 _EVIDENCE: Final = ("libvirt", "microcode", "qemu", "bios_date", "kernel")
 
 
@@ -84,9 +88,30 @@ def _in_short(column: str, values: Sequence[object]) -> str:
     return "/".join(texts) if len(texts) <= 2 else f"{texts[0]} and {len(texts) - 1} others"
 
 
-def largest(kinds: Sequence[Kind], most: int) -> frozenset[Kind]:
-    """The kinds of most hosts; where they have as many, the first ones."""
-    return frozenset(sorted(kinds, key=lambda kind: -len(kind.hosts))[:most])
+def groups_of(fleet: Fleet, by: str) -> list[tuple[str, tuple[str, ...]]]:
+    """All hosts by their value in a column, those without one as a group of their own; most hosts first.
+
+    Raises
+    ------
+    FrameError
+        The fleet has no host, or no such column.
+    """
+    if not len(fleet):
+        raise FrameError("a fleet without hosts: there is nothing to draw")
+    if by not in fleet.hosts.columns:
+        raise FrameError(f"no column {by!r} to group by; columns: {', '.join(fleet.hosts.columns)}")
+    column = fleet.hosts[by]
+    parts: dict[str, list[str]] = {}
+    for host, value, missing in zip(fleet.names, column, column.isna(), strict=True):
+        parts.setdefault(f"no {by}" if missing else str(value), []).append(host)
+    return sorted(((name, tuple(hosts)) for name, hosts in parts.items()), key=lambda part: -len(part[1]))
+
+
+def largest(kinds: Sequence[Kind], most: int, *, first: Mapping[str, int] | None = None) -> frozenset[Kind]:
+    """The kinds of most hosts; before these the ones whose hosts are marked ``first``; of equal ones the first."""
+    marks = first or {}
+    order = sorted(kinds, key=lambda kind: (not marks.get(kind.hosts[0], 0), -len(kind.hosts)))
+    return frozenset(order[:most])
 
 
 def capped(part: Sequence[tuple[Kind, int]], kept: frozenset[Kind]) -> tuple[tuple[Kind, ...], list[int]]:
@@ -106,6 +131,12 @@ def unknown_kinds(fleet: Fleet) -> tuple[Kind, ...]:
         Kind(hosts=tuple(part.index), note=CPU_STATUS[str(reason)], unknown=True)
         for reason, part in status[status != "ok"].groupby(status, sort=False)
     )
+
+
+def fitting(names: Sequence[str]) -> str:
+    """The first names that a note has room for, at least one, and how many more there are."""
+    most = max(1, sum(length <= _ROOM for length in accumulate(len(name) + 2 for name in names)))
+    return some(names, most)
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -122,16 +122,22 @@ class FeatureTable:
     absent: int
 
 
+class Band(NamedTuple):
+    """Hosts that share a baseline, and what it makes of each feature."""
+
+    title: str
+    hosts: tuple[str, ...]
+    states: States
+
+
 def fold_features(fleet: Fleet, *, most_kinds: int = 80, most_columns: int = 160) -> FeatureTable:
-    """Hosts by features with equal hosts and equal columns folded.
+    """Hosts by features under the baselines of their vendors, with equal hosts and equal columns folded.
 
     Parameters
     ----------
     fleet : Fleet
-    most_kinds : int
-        The kinds of most hosts are kept; each block ends with a row for the others.
-    most_columns : int
-        Long groups are cut first; lost controls and hazards are drawn in any case, even if there are more of them.
+    most_kinds, most_columns : int
+        As for :func:`fold_bands`.
 
     Returns
     -------
@@ -144,38 +150,66 @@ def fold_features(fleet: Fleet, *, most_kinds: int = 80, most_columns: int = 160
     """
     if not len(fleet):
         raise FrameError("a fleet without hosts: there is nothing to draw")
+    return fold_bands(fleet, _bands(fleet), most_kinds=most_kinds, most_columns=most_columns)
+
+
+def fold_bands(
+    fleet: Fleet,
+    bands: Iterable[Band],
+    *,
+    marks: Mapping[str, int] | None = None,
+    most_kinds: int = 80,
+    most_columns: int = 160,
+) -> FeatureTable:
+    """Hosts by features with equal hosts and equal columns folded.
+
+    Parameters
+    ----------
+    fleet : Fleet
+    bands : iterable of Band
+    marks : mapping of str to int, optional
+        What else hosts must have in common to be alike, from 0 to 127; those of more than 0 are drawn first of all.
+    most_kinds : int
+        The kinds of most hosts are kept; each block ends with a row for the others.
+    most_columns : int
+        Long groups are cut first; lost controls and hazards are drawn in any case, even if there are more of them.
+
+    Returns
+    -------
+    FeatureTable
+    """
+    bands = list(bands)
     names = fleet.features.columns
     offered, reported = fleet.features.to_numpy(), fleet.reported.to_numpy()
     position = {host: i for i, host in enumerate(fleet.features.index)}
-    titles, bands, rows, states = [], [], [], []
-    for title, hosts, band in _bands(fleet):
-        here = [position[h] for h in hosts]
-        titles.append(title)
-        bands.append(band)
-        rows.append(hosts)
-        has = np.where(band == Offer.UNKNOWN, np.int8(Offer.OFFERED), band)
+    states, kinds = [], []
+    for band in bands:
+        here = [position[h] for h in band.hosts]
+        has = np.where(band.states == Offer.UNKNOWN, np.int8(Offer.OFFERED), band.states)
         lacks = np.where(reported[here], np.int8(Offer.ABSENT), np.int8(Offer.NOT_REPORTED))
-        states.append(np.where(offered[here], has, lacks))
-    columns, chosen = _columns(names, states, bands, most_columns)
-    kinds = [kinds_of(fleet, hosts, table) for hosts, table in zip(rows, states, strict=True)]
-    kept = largest([kind for part in kinds for kind, _ in part], most_kinds)
+        table = np.where(offered[here], has, lacks)
+        mark = np.array([(marks or {}).get(h, 0) for h in band.hosts], dtype=np.int8)
+        states.append(table)
+        kinds.append(kinds_of(fleet, band.hosts, np.column_stack([mark, table])))
+    columns, chosen = _columns(names, states, [band.states for band in bands], most_columns)
+    kept = largest([kind for part in kinds for kind, _ in part], most_kinds, first=marks or {})
     blocks = []
-    for title, band, table, part in zip(titles, bands, states, kinds, strict=True):
+    for band, table, part in zip(bands, states, kinds, strict=True):
         drawn, first = capped(part, kept)
         blocks.append(
             Block(
-                title=title,
+                title=band.title,
                 kinds=drawn,
                 states=_pick(table[first], chosen, len(drawn)),
-                band=_pick(band[np.newaxis], chosen, 1)[0],
+                band=_pick(band.states[np.newaxis], chosen, 1)[0],
             )
         )
     absent = len(names) - sum(len(c.features) for c in columns)
     return FeatureTable(columns=columns, blocks=tuple(blocks), unknown=unknown_kinds(fleet), absent=absent)
 
 
-def _bands(fleet: Fleet) -> Iterator[tuple[str, tuple[str, ...], States]]:
-    """Title, known hosts and what the baseline makes of each feature, for each architecture and vendor."""
+def _bands(fleet: Fleet) -> Iterator[Band]:
+    """Of each architecture and vendor, with its known hosts."""
     names = fleet.features.columns
     known = frozenset(fleet.features.index)
     groups = fleet.baselines(allow_missing=True)
@@ -187,10 +221,10 @@ def _bands(fleet: Fleet) -> Iterator[tuple[str, tuple[str, ...], States]]:
         who = f"{vendor or 'vendor not known'}, {arch}, {count(len(hosts), 'host')}"
         band = np.full(len(names), Offer.UNKNOWN, dtype=np.int8)
         if pd.isna(row["model"]):
-            yield f"{who}: no baseline: {row['reason']}", hosts, band
+            yield Band(f"{who}: no baseline: {row['reason']}", hosts, band)
             continue
         base = fleet.baseline(row["hosts"], allow_missing=True)
-        loss = _losses(names, vendor)
+        loss = losses_of(names, vendor)
         lost, dropped = frozenset(base.lost["feature"]), frozenset(base.dropped["feature"])
         for i, name in enumerate(names):
             band[i] = (
@@ -205,10 +239,10 @@ def _bands(fleet: Fleet) -> Iterator[tuple[str, tuple[str, ...], States]]:
         losses = [count(row[f"{many}_lost"], one, many) for many, one in _POLARITIES.items() if row[f"{many}_lost"]]
         kept = f"baseline {base.model}, {base.level or 'below x86-64-v1'}, keeps {row['n_features']} features"
         missing = f"; not counting {count(len(base.missing), 'host')} not known" if base.missing else ""
-        yield f"{who}: {kept}, loses {', '.join(losses) or 'nothing'}{missing}", hosts, band
+        yield Band(f"{who}: {kept}, loses {', '.join(losses) or 'nothing'}{missing}", hosts, band)
 
 
-def _losses(names: Iterable[str], vendor: str | None) -> list[Offer]:
+def losses_of(names: Iterable[str], vendor: str | None) -> list[Offer]:
     """What losing each feature is; what is bound to another vendor means nothing to these guests."""
     by_polarity = {
         "capability": Offer.CAPABILITY_LOST,
