@@ -1,36 +1,33 @@
-"""Maximal baselines at every size, and against other libraries in the same run: ``python -m tests.bench_lattice``.
+"""Maximal baselines at every size, and against other libraries in the same run.
 
-The libraries are for this only and are measured where ``make bench`` could install them: concepts, fcapy, fim (pyfim),
-mondher and networkx. All are asked for the closed sets of one table of classes and bundles, each in its own form; each
-runs in a process of its own, which is ended after a minute. Their counts differ by one: some leave out the empty set of
-bundles, some count the set of all bundles, which no class has. Compilation is outside the timings, but for its own row.
+The libraries are for this only and are measured where they are installed (``make setup-bench``): concepts, fcapy, fim
+(pyfim), mondher and networkx. All are asked for the maximal pairs of one table of classes and bundles, each in its own
+form of answer, and each runs in a process of its own, which is ended after a minute. Compilation is outside the
+timings, but for its own row.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 import vmcompat as vc
+from tests.bench_timing import PATIENCE, apart, duration, head, peak, row, timed, times
 from tests.generator import Instance, instance
+from vmcompat.baseline import loops
 from vmcompat.baseline.lattice import Table, Words, all_concepts, distinct, pack, robust_concepts
-from vmcompat.baseline.loops import compiled
 
-PATIENCE: Final = 60.0  # seconds
 SIZES: Final = (100, 1_000, 10_000, 100_000, 1_000_000)
-AGAINST: Final = (1_000, 25_000, 150_000)
+AGAINST: Final = (1_000, 25_000, 140_000)  # hosts of which Intel's have about 1,000, 28,000 and 200,000 baselines
 ROBUST: Final = 0.01
 LIMIT: Final = 20_000_000
 
@@ -46,21 +43,22 @@ def with_concepts(bits: Bits) -> int:
     from concepts import Context
 
     rows, columns = ([f"{what}{i}" for i in range(n)] for what, n in zip("rc", bits.shape, strict=True))
-    return len(Context(rows, columns, bits.tolist()).lattice)
+    return len(Context(rows, columns, bits.tolist()).lattice) - pairs_of_nobody(bits)
 
 
 def with_fcapy(bits: Bits) -> int:
     from fcapy.algorithms.concept_construction import close_by_one
     from fcapy.context import FormalContext
 
-    return sum(1 for _ in close_by_one(FormalContext(data=bits.tolist())))
+    return sum(1 for _ in close_by_one(FormalContext(data=bits.tolist()))) - pairs_of_nobody(bits)
 
 
 def with_fim(bits: Bits, *, algorithm: str) -> int:
     import fim
 
     transactions = [np.flatnonzero(row).tolist() for row in bits]
-    return len(getattr(fim, algorithm)(transactions, target="c", supp=-1, zmin=0))
+    # it leaves out the empty set, which is all that all classes of a table share
+    return len(getattr(fim, algorithm)(transactions, target="c", supp=-1, zmin=0)) + 1
 
 
 def with_mondher(bits: Bits, *, algorithm: str) -> int:
@@ -70,7 +68,7 @@ def with_mondher(bits: Bits, *, algorithm: str) -> int:
     names = [*(f"r{i}" for i in range(len(bits))), *(f"c{j}" for j in range(bits.shape[1]))]
     rows = ["".join("X" if b else "." for b in row) for row in bits]
     context = mondher.parse_context("\n".join([*head, *names, *rows, ""]).encode())
-    return len(mondher.compute_concepts(context, algorithm))
+    return len(mondher.compute_concepts(context, algorithm)) - pairs_of_nobody(bits)
 
 
 def with_networkx(bits: Bits) -> int:
@@ -81,81 +79,83 @@ def with_networkx(bits: Bits) -> int:
     graph = networkx.Graph((i, n + j) for i, j in np.argwhere(bits).tolist())
     graph.add_edges_from((i, k) for i in range(n) for k in range(i))
     graph.add_edges_from((n + j, n + k) for j in range(m) for k in range(j))
-    return sum(1 for _ in networkx.find_cliques(graph))
+    return sum(1 for _ in networkx.find_cliques(graph)) - pairs_of_nobody(bits)
+
+
+def pairs_of_nobody(bits: Bits) -> int:
+    """Whether they count the set of all bundles, which no class has, among the pairs."""
+    return int(not bits.all(axis=1).any())
 
 
 CONTESTANTS: Final[dict[str, tuple[str, Contestant]]] = {
-    "vmcompat": ("vmcompat", ours),
-    **{f"fim.{a}": ("fim", partial(with_fim, algorithm=a)) for a in ("eclat", "fpgrowth", "ista", "carpenter")},
+    "vmcompat, to packed arrays": ("vmcompat", ours),
+    **{f"pyfim {a}": ("fim", partial(with_fim, algorithm=a)) for a in ("eclat", "fpgrowth", "ista", "carpenter")},
     **{f"mondher {a}": ("mondher", partial(with_mondher, algorithm=a)) for a in ("fcbo", "in-close-5")},
     "networkx": ("networkx", with_networkx),
     "concepts": ("concepts", with_concepts),
     "fcapy": ("fcapy", with_fcapy),
 }
+FAST: Final = ("vmcompat", "fim")  # several runs, of the others one
 
 
-def contest(name: str, bits: Bits, answer: Any) -> None:
-    """Runs in a process of its own: seconds, number of closed sets, and how much the peak of memory rose [MiB]."""
+def contest(name: str, bits: Bits) -> tuple[float, int, float]:
+    """Seconds, number of pairs, and how much the peak of memory rose [MiB]."""
     module, function = CONTESTANTS[name]
-    try:
-        function(bits[:2])
-        before = peak()
-        seconds, count = best(partial(function, bits), times=3 if module in ("vmcompat", "fim") else 1)
-        answer.send((seconds, count, peak() - before))
-    except Exception as e:  # noqa: BLE001 - whatever a stranger's library raises is its row of the table
-        answer.send(f"{type(e).__name__}: {e}")
+    function(bits[:2])
+    before = peak()
+    seconds, count = timed(partial(function, bits), repeats=5 if module in FAST else 1)
+    return seconds, count, peak() - before
 
 
-def best(function: Callable[[], Any], *, times: int = 3) -> tuple[float, Any]:
-    """The shortest of some runs [s], and the answer."""
-    seconds, answer = [], None
-    for _ in range(times):
-        start = time.perf_counter()
-        answer = function()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds), answer
+def framed(n_hosts: int) -> tuple[float, int, float]:
+    """The same for the frame of all maximal baselines of a fleet."""
+    vc.maximal_baselines(as_read(instance(100)))
+    fleet = as_read(instance(n_hosts))
+    before = peak()
+    seconds, found = timed(lambda: vc.maximal_baselines(fleet), repeats=3)
+    return seconds, len(found), peak() - before
 
 
 def against_others() -> None:
-    print("| hosts | classes x bundles | who | s | closed sets | ratio | MiB |\n|---|---|---|---|---|---|---|")
-    context = multiprocessing.get_context("spawn")
-    for n_hosts in AGAINST:
-        bits = instance(n_hosts).table("Intel").classes
-        first: float | None = None
-        for name, (module, _) in CONTESTANTS.items():
-            where = f"| {n_hosts:,} | {bits.shape[0]} x {bits.shape[1]} | {name} |"
-            if importlib.util.find_spec(module) is None:
-                print(where, "not installed | | | |")
-                continue
-            here, there = context.Pipe(duplex=False)
-            process = context.Process(target=contest, args=(name, bits, there))
-            process.start()
-            there.close()
-            try:
-                result = here.recv() if here.poll(PATIENCE) else f"no answer in {PATIENCE:.0f}"
-            except EOFError:
-                result = "ended without an answer"
-            process.kill()
-            process.join()
-            if isinstance(result, str):
-                print(where, result, "| | | |", flush=True)
-                continue
-            seconds, count, memory = result
-            first = seconds if first is None else first
-            print(where, f"{seconds:.4f} | {count:,} | {seconds / first:,.1f} | {memory:,.0f} |", flush=True)
+    tables = [instance(n).table("Intel").classes for n in AGAINST]
+    counts = [ours(bits) for bits in tables]
+    head(
+        "Every maximal baseline",
+        f"Of the Intel part of fleets of {', '.join(f'{n:,}' for n in AGAINST)} hosts, as classes × bundles of "
+        f"features; in brackets how many times vmcompat's time to packed arrays, and by how much memory rose. The "
+        f"frame is of the whole fleet, from its hosts and features on. Ended after {PATIENCE:.0f} s.",
+        (
+            "who",
+            *(f"{b.shape[0]} × {b.shape[1]}: {count:,} baselines" for b, count in zip(tables, counts, strict=True)),
+        ),
+    )
+    first: list[float] = []
+    for name, (module, _) in CONTESTANTS.items():
+        if importlib.util.find_spec(module) is None:
+            row(name, *["not installed"] * len(tables))
+            continue
+        cells = []
+        for i, bits in enumerate(tables):
+            result = apart(contest, name, bits, patience=PATIENCE)
+            if len(first) <= i and not isinstance(result, str):
+                first.append(result[0])
+            cells.append(result if isinstance(result, str) else cell(*result, first[i], expected=counts[i]))
+        row(name, *cells)
+        if module == "vmcompat":
+            results = [apart(framed, n) for n in AGAINST]
+            row(
+                "vmcompat, to the frame",
+                *(r if isinstance(r, str) else cell(*r, first[i]) for i, r in enumerate(results)),
+            )
 
 
-@compiled
-def hashed(rows: Words) -> Words:
-    """A hash of each packed row: what the deduplication is measured against."""
-    hashes = np.empty(len(rows), np.uint64)
-    for i in range(len(rows)):
-        h = np.uint64(0x9E3779B97F4A7C15)
-        for w in range(rows.shape[1]):
-            h = (h ^ rows[i, w]) * np.uint64(0xFF51AFD7ED558CCD)
-            h ^= h >> np.uint64(32)
-        hashes[i] = h
-    return hashes
+def cell(seconds: float, count: int, memory: float, first: float, *, expected: int | None = None) -> str:
+    """One cell; with the count where it is not the one that the column has."""
+    if expected is None:
+        return f"{duration(seconds)} ({times(seconds / first)}; {memory:,.0f} MiB; {count:,} rows)"
+    wrong = "" if count == expected else f"; finds {count:,}"
+    ratio = "1" if seconds == first else times(seconds / first)
+    return f"{duration(seconds)} ({ratio}; {memory:,.0f} MiB{wrong})"
 
 
 def as_read(made: Instance) -> vc.Fleet:
@@ -166,66 +166,88 @@ def as_read(made: Instance) -> vc.Fleet:
 
 
 def at_every_size() -> None:
-    columns = [
-        "hosts", "hashing ms", "deduplication ms", "of hosts in any order", "classes x bundles", "enumeration s",
-        "maximal", "to the frame s", "rows", f"robust {ROBUST:.0%} s", "robust", "to the frame s", "rows",
-        "frontier s", "points", "peak MiB", "peak with all MiB",
-    ]  # fmt: skip
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-    for n_hosts in SIZES:
-        print(at_size(n_hosts), flush=True)
-
-
-def at_size(n_hosts: int) -> str:
-    made = instance(n_hosts)
-    rows = made.rows("Intel")
-    hashing, _ = best(lambda: hashed(rows))
-    dedupe, _ = best(lambda: distinct(rows))
-    mixed = np.random.default_rng(0).permutation(rows)
-    dedupe_mixed, _ = best(lambda: distinct(mixed))
-    table = made.table("Intel")
-    delta = max(1, round(ROBUST * len(rows)))
-    enumeration, found = best(lambda: len(all_concepts(table, limit=LIMIT).weights))
-    searching, robust = best(lambda: len(robust_concepts(table, delta=delta, limit=LIMIT).weights))
-    fleet = as_read(made)
-    asking, n_robust = best(lambda: len(vc.maximal_baselines(fleet, delta=ROBUST)), times=1)
-    drawing, n_points = best(lambda: len(vc.frontier(fleet).frame), times=1)
-    before_all = peak()
-    asking_all, n_all = best(lambda: len(vc.maximal_baselines(fleet)), times=1)
-    ms = " | ".join(f"{1000 * s:.2f}" for s in (hashing, dedupe, dedupe_mixed))
-    return (
-        f"| {n_hosts:,} | {ms} | {table.classes.shape[0]} x {table.n_bundles} | {enumeration:.4f} | {found:,} "
-        f"| {asking_all:.2f} | {n_all:,} | {searching:.4f} | {robust:,} | {asking:.2f} | {n_robust:,} "
-        f"| {drawing:.2f} | {n_points} | {before_all:,.0f} | {peak():,.0f} |"
+    head(
+        "At every size",
+        f"Fleets of both vendors. Robust: every further feature would cost {ROBUST:.0%} of the hosts. Times to the "
+        f"frame, after that of hosts and features exists; in brackets how many baselines or points. One process a "
+        f"row, whose peak of memory counts the generator too.",
+        ("hosts", "classes", "robust", "peak", "frontier", "all", "peak"),
     )
+    for n_hosts in SIZES:
+        cells = apart(at_size, n_hosts)
+        row(f"{n_hosts:,}", *([cells] if isinstance(cells, str) else cells))
 
 
-def peak() -> float:
-    """Most memory that this process ever had [MiB]."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def at_size(n_hosts: int) -> list[str]:
+    vc.maximal_baselines(as_read(instance(100)), delta=ROBUST)
+    made = instance(n_hosts)
+    n_classes = sum(len(made.table(vendor).classes) for vendor in ("Intel", "AMD"))
+    fleet = as_read(made)
+    vc.frontier(as_read(instance(100)))
+    cells = [f"{n_classes:,}"]
+    for delta in (ROBUST, 0.0):
+        seconds, found = timed(partial(vc.maximal_baselines, fleet, delta=delta), repeats=3)
+        cells += [f"{duration(seconds)} ({len(found):,}{' and more' if found.truncated else ''})", f"{peak():,.0f} MiB"]
+        if delta:
+            seconds, front = timed(partial(vc.frontier, fleet), repeats=3)
+            cells.append(f"{duration(seconds)} ({len(front):,})")
+    return cells
+
+
+def deduplication() -> None:
+    made = instance(1_000_000)
+    rows = np.vstack([made.rows(vendor) for vendor in ("Intel", "AMD")])
+    shuffled = rows[np.random.default_rng(0).permutation(len(rows))]
+    delta = max(1, round(ROBUST * len(rows)))
+    head(
+        "A million hosts",
+        "Classes of equal hosts, against a compiled loop that only hashes each packed row (with the hash that the "
+        "classes are found by, whose speed is that of memory), and the search for robust baselines by itself.",
+        ("what", "time", "times the hashing"),
+    )
+    hash_each = loops.compiled(hashes)
+    for order, these in (("in the order of purchase", rows), ("in random order", shuffled)):
+        hashing, _ = timed(partial(hash_each, these), repeats=15)
+        finding, (_, first) = timed(partial(distinct, these), repeats=15)
+        row(f"{len(these):,} rows of {8 * rows.shape[1]} bytes hashed, {order}", duration(hashing), "1")
+        row(f"their {len(first):,} classes, {order}", duration(finding), times(finding / hashing))
+    table = made.table("Intel")
+    searching, found = timed(lambda: len(robust_concepts(table, delta=delta, limit=LIMIT).weights))
+    row(f"the {found:,} robust baselines of the {len(table.classes):,} classes of Intel", duration(searching), "")
+
+
+def hashes(rows: Words) -> Words:
+    """A hash of each row."""
+    found = np.empty(len(rows), np.uint64)
+    for i in range(len(rows)):
+        h = loops._SEED
+        for w in range(rows.shape[1]):
+            h = (h ^ rows[i, w]) * loops._FACTOR
+            h ^= h >> np.uint64(32)
+        found[i] = h
+    return found
 
 
 def first_call() -> None:
-    """What the first answer takes where nothing was compiled before."""
     program = "import vmcompat as vc; vc.maximal_baselines(vc.read_fleet('sample_caps/virsh_pair'))"
+    head("The first answer", "Importing, reading and answering for two hosts, as a whole process.", ("where", "time"))
     with tempfile.TemporaryDirectory() as folder:
-        for what in ("in a fresh environment", "in a fresh process"):
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "NUMBA_CACHE_DIR": folder})
-            print(f"first answer {what}: {time.perf_counter() - start:.1f} s")
+
+        def ask() -> bool:
+            environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+            subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+            return True
+
+        row("nothing compiled before", duration(timed(ask, repeats=1)[0]))
+        row("compiled before", duration(timed(ask, repeats=1)[0]))
 
 
 def main() -> None:
-    print("\nEvery maximal baseline of the Intel hosts of one fleet, beside other libraries:\n")
-    against_others()
-    print("\nFleets of every size; frames are of all hosts, the rest of the Intel ones:\n")
-    small = as_read(instance(100))
-    vc.maximal_baselines(small)
-    vc.frontier(small)
-    hashed(instance(100).rows("Intel"))
-    at_every_size()
-    print()
+    """Prints the tables."""
     first_call()
+    deduplication()
+    at_every_size()
+    against_others()
 
 
 if __name__ == "__main__":

