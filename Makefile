@@ -1,16 +1,17 @@
 # Every target does its own set-up (.ci/setup): system packages by apt-get, named before they are installed, and a virtual
 # environment in .venv. A second run only looks. PYTHON=/path/to/python3 chooses the interpreter.
 BIN := .venv/bin
+PARALLEL := -n auto --dist loadgroup
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-rig setup-bench demo test test-all lint bench gallery
+.PHONY: help setup setup-rig setup-test setup-bench demo test test-all lint bench gallery
 
 help:
 	@echo 'make demo      the whole of vmcompat on the sample fleet, and on two real libvirt hosts where this machine can run them'
-	@echo 'make test      lint, the quick tests and the rig tests'
+	@echo 'make test      lint, the quick tests, and those on the rig and in a browser'
 	@echo 'make test-all  the same with the slow sweeps against libvirt'
 	@echo 'make lint      ruff, mypy, and notebooks without outputs'
 	@echo 'make gallery   every plot at several sizes on one page to look at, in build/gallery/index.html'
@@ -22,17 +23,20 @@ setup:
 setup-rig:
 	@.ci/setup rig
 
+setup-test:
+	@.ci/setup test
+
 setup-bench:
 	@.ci/setup bench
 
 demo: setup-rig
 	@$(BIN)/python notebooks/demo.py
 
-test: setup-rig lint
-	$(BIN)/python -m pytest -m "not slow"
+test: setup-test lint
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
-test-all: setup-rig lint
-	$(BIN)/python -m pytest
+test-all: setup-test lint
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: setup
 	$(BIN)/ruff check

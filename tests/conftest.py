@@ -27,3 +27,11 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no ../shared/data beside the checkout, where libvirt's maps and test data are")
     return folder
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker has the rig and the browser: of either there is one on a machine."""
+    for item in items:
+        if item.get_closest_marker("rig") or item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.xdist_group("machine"))

@@ -37,7 +37,7 @@ PLAN = [
         "_matrix _chart upset adoption spreads "
         "features migration loss twins lattice frontier pools dendrogram",
     ),
-    *room("widgets", "_state explorer planner progress"),
+    *room("widgets", "_scene _state _plan _html _explorer_html _pools_html _later explorer planner progress"),
     *["report", "", "cli"],
 ]
 UPHILL = {("fleet.frames", f"Fleet.{name}") for name in ("baseline", "baselines", "compare")}

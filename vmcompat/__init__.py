@@ -16,7 +16,7 @@ from vmcompat.fleet.cpu_map import CpuMap
 from vmcompat.fleet.frames import Fleet, read_fleet
 
 if TYPE_CHECKING:
-    from vmcompat import migration, plot
+    from vmcompat import migration, plot, widgets
     from vmcompat.baseline.candidates import candidates as candidates
     from vmcompat.baseline.common import Baseline
     from vmcompat.baseline.compare import Comparison as Comparison
@@ -55,6 +55,7 @@ __all__ = [
     "twins",
     "veto",
     "what_if",
+    "widgets",
 ]
 
 # What is asked daily is in __all__; the rest of the questions to a fleet answer to their names here too.
@@ -80,7 +81,7 @@ _LAZY = {
     "what_if": "vmcompat.baseline.what_if",
 }
 
-_ROOMS = ("migration", "plot")
+_ROOMS = ("migration", "plot", "widgets")
 
 
 def __getattr__(name: str) -> Any:

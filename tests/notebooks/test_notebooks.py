@@ -113,6 +113,24 @@ def test_02_baselines_leaves_all_as_it_is_where_nothing_is_worth_it(samples: Pat
     assert {path.stem for path in (tmp_path / "baselines").iterdir()} == set(racks.frame.index)
 
 
+def test_03_explore_says_what_a_rack_can_promise_and_what_patches_and_pools_would_win(samples: Path) -> None:
+    words = run("03_explore")[-1]
+    fleet = vc.read_fleet(samples / "mixed")
+    rack = fleet.select("rack == 'ams-r2'")
+    base = rack.baseline()
+    assert f"{len(rack)} hosts of ams-r2 promise {base.model}, {base.level}, {len(base.gives)} features." in words
+    assert "With ams-r2-h03 and ams-r2-h07 patched they would win md-clear." in words
+    proposed = vc.pools(fleet, 7, current="rack", allow_missing=True)
+    assert f"Sorted by what they offer, {proposed.explain()[0]}." in words
+    assert f"In no pool: {', '.join(proposed.missing)}." in words
+
+
+def test_03_explore_asks_another_fleet_by_its_parameters(samples: Path) -> None:
+    words = run("03_explore", source=str(samples / "virsh_pair"), rack="e", current="model")[-1]
+    assert words.startswith("2 hosts of e promise Westmere, x86-64-v2")
+    assert words.endswith("In no pool: none.\n")
+
+
 @pytest.mark.rig
 def test_04_migrate_moves_a_guest_on_the_rig_and_the_guest_proves_it() -> None:
     try:

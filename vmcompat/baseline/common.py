@@ -152,7 +152,8 @@ class Baseline:
         for name in frozenset.intersection(*(m.beyond for m in self.members)):
             reasons[name] = "no CPU map at hand knows it"
         for name in _names(self._perhaps_shared(), self.universe):
-            silent = [m for m in self.members if not m.reported & _set([name], self.universe)]
+            bit = _set([name], self.universe)
+            silent = [m for m in self.members if not m.reported & bit]
             others = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
             reasons[name] = f"not reported by {silent[0].host}{others}: libvirt {silent[0].libvirt} has no name for it"
         rows = (

@@ -152,7 +152,7 @@ def models(fleet: Fleet, *, by: str | None = None, value: Value = None, allow_mi
     if missing:
         notes.append(f"without {some(missing)}, whose CPU is not known")
     return Models(
-        best=_best(fleet, kinds, kind_of_host, by=by, value=value),
+        best=best_of(fleet, kinds, kind_of_host, by=by, value=value),
         missing=missing,
         warnings=tuple(notes),
         fleet=fleet,
@@ -307,7 +307,7 @@ def _bits(features: int) -> Iterator[int]:
         features ^= low
 
 
-def _best(
+def best_of(
     fleet: Fleet, kinds: Sequence[Kind], kind_of_host: Sequence[int], *, by: str | None, value: Value
 ) -> pd.DataFrame:
     """See ``schema.BEST_MODELS``."""
