@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import vmcompat as vc
 from tests.generator import instance
+from vmcompat.baseline import ground
 from vmcompat.baseline.partition import pools_of
 from vmcompat.baseline.pools import _question
 from vmcompat.baseline.program import program
@@ -342,6 +343,18 @@ def test_an_answer_that_time_cut_short_has_a_bound_above_the_proven_one() -> Non
     assert not short.optimal
     assert 0 < short.gap <= 1
     assert short.floor <= short.value <= proven.value <= short.bound
+
+
+def test_with_too_many_baselines_to_look_at_nothing_is_called_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = instance(300).fleet()
+    proven = vc.pools(fleet, 4)
+    monkeypatch.setattr(ground, "_ENUMERATED", 20)
+    monkeypatch.setattr(ground, "_ROBUST", 10)
+    found = vc.pools(fleet, 4)
+    assert proven.optimal
+    assert not found.optimal
+    assert found.value <= proven.value <= found.bound
+    assert any("too many maximal baselines" in warning for warning in found.warnings)
 
 
 def test_the_answer_is_told_in_words(racks: vc.Fleet) -> None:

@@ -189,13 +189,17 @@ class _Question:
         restarting = fleet.positions(placed.index[placed["restarts"]])
         cost = ground.move_cost * int(placed["moved"].sum()) + math.fsum(ground.restart[restarting])
         value = float(sum((p.kept for p in pools), Fraction())) - cost
+        bound = value if found.proven else found.bound
+        if not ground.baselines[2]:  # then pools that were not sought may be better: no host can keep more than its own
+            amounts = [float(ground.amount(i)) for i in fleet.positions(placed.index)]
+            bound = math.fsum(a * v for a, v in zip(amounts, placed["own_value"], strict=True))
         together = [Made(ground, -1, tuple(p.positions.tolist())) for p in ground.division.parts]
         return Pools(
             frame=outcome.pool_rows(ground, pools, names, placed, self._capacities(pools)),
             placement=placed,
             moves=outcome.moves(ground, pools, names, placed),
             value=value,
-            bound=value if found.proven else max(value, found.bound),
+            bound=max(value, bound),
             cost=cost,
             floor=float(sum((p.kept for p in together), Fraction())),
             today=float(sum((p.kept for p in outcome.today(ground)), Fraction())) if self.asked_today else None,
