@@ -57,10 +57,15 @@ def partitions(hosts: Sequence[int], k: int) -> Iterator[list[list[int]]]:
 
 def kept(rows: Sequence[Sequence[str]], pool: Sequence[int]) -> float:
     """The value of what all hosts of the pool offer."""
-    return sum(WORTH[f] for f in reduce(frozenset.intersection, (frozenset(rows[i]) for i in pool)))
+    return sum(WORTH[f] for f in shared(rows, pool))
 
 
-rows_of_hosts = st.lists(st.lists(st.sampled_from(FEATURES), unique=True).map(sorted), min_size=2, max_size=6)
+def shared(rows: Sequence[Sequence[str]], pool: Sequence[int]) -> frozenset[str]:
+    """What all hosts of the pool offer."""
+    return reduce(frozenset.intersection, (frozenset(rows[i]) for i in pool))
+
+
+rows_of_hosts = st.lists(st.lists(st.sampled_from(FEATURES), unique=True).map(sorted), min_size=2, max_size=8)
 
 
 def least_moves(pools: list[list[int]], today: Sequence[str]) -> int:
@@ -77,16 +82,17 @@ questions = st.fixed_dictionaries(
     {
         "rows": rows_of_hosts,
         "k": st.integers(1, 4),
-        "cores": st.lists(st.sampled_from([8, 16, 64]), min_size=6, max_size=6),
+        "cores": st.lists(st.sampled_from([8, 16, 64]), min_size=8, max_size=8),
         "min_hosts": st.integers(1, 3),
         "min_capacity": st.sampled_from([0, 16, 40]),
         "n_plus": st.integers(0, 2),
         "together": st.booleans(),
         "apart": st.booleans(),
-        "keep": st.sampled_from([(), ("aes",)]),
-        "today": st.lists(st.sampled_from(["a", "b", "c"]), min_size=6, max_size=6),
+        "keep": st.sampled_from([(), ("aes",), {"h0": ["avx"]}, {"h0": ["avx"], "h1": ["aes", "erms"]}]),
+        "today": st.lists(st.sampled_from(["a", "b", "c"]), min_size=8, max_size=8),
         "max_moves": st.sampled_from([None, 0, 1, 2]),
         "move_cost": st.sampled_from([0.0, 7.0]),
+        "restart_cost": st.sampled_from([None, 30.0]),
     }
 )
 
@@ -106,7 +112,8 @@ def test_no_partition_is_better_in_two_thousand_fleets(question: dict[str, Any])
 
 def check_against_every_partition(
     rows: list[list[str]], k: int, cores: list[int], min_hosts: int, min_capacity: int, n_plus: int, together: bool,
-    apart: bool, keep: tuple[str, ...], today: list[str], max_moves: int | None, move_cost: float,
+    apart: bool, keep: tuple[str, ...] | dict[str, list[str]], today: list[str], max_moves: int | None,
+    move_cost: float, restart_cost: float | None,
 ) -> None:  # fmt: skip
     """The value, the fewest moves, and whether there is an answer at all."""
     n = len(rows)
@@ -124,7 +131,10 @@ def check_against_every_partition(
         "current": "pool",
         "max_moves": max_moves,
         "move_cost": move_cost,
+        "restart_cost": None if restart_cost is None else {f"h{i}": restart_cost + i for i in range(n)},
     }
+    before = {name: shared(rows, [i for i in range(n) if today[i] == name]) for name in set(today)}
+    needs = {f"h{i}": keep for i in range(n)} if isinstance(keep, tuple) else keep
 
     def fits(pool: list[int]) -> bool:
         largest = sorted((cores[i] for i in pool), reverse=True)
@@ -132,14 +142,23 @@ def check_against_every_partition(
         return (
             len(pool) >= min_hosts + n_plus
             and left >= min_capacity
-            and all(f in rows[i] for f in keep for i in pool)
+            and shared(rows, pool).issuperset(f for i in pool for f in needs.get(f"h{i}", ()))
             and (not together or (0 in pool) == (1 in pool))
             and not (apart and n - 1 in pool and 0 in pool)
         )
 
     def worth(pools: list[list[int]]) -> float:
         value = sum(kept(rows, pool) * sum(cores[i] for i in pool) for pool in pools)
-        return value - move_cost * least_moves(pools, today)
+        return (
+            value
+            - move_cost * least_moves(pools, today)
+            - sum(
+                restart_cost + i
+                for pool in pools
+                for i in pool
+                if restart_cost is not None and before[today[i]] - shared(rows, pool)
+            )
+        )
 
     possible = [
         pools
@@ -186,7 +205,7 @@ def test_the_order_of_the_hosts_changes_no_answer(order: list[int], sized: bool,
     demands: dict[str, Any] = {"current": "rack", "max_moves": 3, "min_hosts": 3} if sized else {"capacity": "cores"}
     here, there = (vc.pools(f, 3, **demands) for f in (racks, racks[[racks.names[i] for i in order]]))
     assert (there.value, there.bound, there.gap, there.today) == (here.value, here.bound, here.gap, here.today)
-    answers = [
+    answers: list[Any] = [
         sorted(zip(p.frame["n_hosts"], p.frame["value"], p.frame["features"], strict=True)) for p in (here, there)
     ]
     assert answers[0] == answers[1]
@@ -357,6 +376,22 @@ def test_with_too_many_baselines_to_look_at_nothing_is_called_proven(monkeypatch
     assert any("too many maximal baselines" in warning for warning in found.warnings)
 
 
+def test_names_that_strangers_gave_are_text_in_a_notebook() -> None:
+    rack = "<img src=x onerror=alert(1)>"
+    fleet = fleet_of([["aes"], ["avx"]])
+    fleet.hosts[rack] = [f"{rack}{i}" for i in range(2)]
+    answers: list[Any] = [
+        vc.pools(fleet, 2, current=rack),
+        vc.pool_curve(fleet, [1, 2], current=rack),
+        vc.maximal_baselines(fleet, within=rack),
+        vc.frontier(fleet, within=rack),
+    ]
+    fleet.hosts[rack] = [1, 2]
+    answers += [vc.pools(fleet, 2, capacity=rack), vc.frontier(fleet, capacity=rack)]
+    for answer in answers:
+        assert "<img" not in answer._repr_html_()
+
+
 def test_the_answer_is_told_in_words(racks: vc.Fleet) -> None:
     found = vc.pools(racks, 4, current="rack", max_moves=4)
     whole, *each = found.explain()
@@ -372,7 +407,7 @@ def test_the_answer_is_told_in_words(racks: vc.Fleet) -> None:
 def test_what_the_bound_shuts_out_is_in_no_better_answer(seed: int, demands: dict[str, Any]) -> None:
     fleet = instance(60, seed=seed).fleet()
     fleet.hosts["today"] = ["a", "b", "c", "d"] * 15
-    question = _question(fleet, current="today", **demands)
+    question = _question(fleet, **((vc.pools.__kwdefaults__ or {}) | {"current": "today"} | demands))
     for k in (3, 5, 7):
         asked = replace(question.demands, k=k)
         clients = question.ground.clients(asked)

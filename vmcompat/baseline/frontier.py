@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import pandas as pd
 
 from vmcompat.baseline import lattice
 from vmcompat.baseline.answer import some
-from vmcompat.baseline.common import Baseline
 from vmcompat.baseline.lattice import Front
-from vmcompat.baseline.parts import Division, Groups, divide, joined, labels_of
+from vmcompat.baseline.parts import Division, Groups, GroupsAnswer, divide, joined, labels_of
 from vmcompat.baseline.sets import Names
 from vmcompat.baseline.worth import Value, host_amounts
 from vmcompat.errors import FrameError
@@ -24,7 +23,7 @@ _BUDGET: Final = 2_000_000  # groups looked at in one search: seconds, and hundr
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Frontier:
+class Frontier(GroupsAnswer):
     """What can be had: cover against value.
 
     Attributes
@@ -38,21 +37,13 @@ class Frontier:
         Only the corners of the convex hull are given.
     truncated : bool
         The search was stopped: small covers are left out, and ``warnings`` says from which cover on all is here.
-    missing : tuple of str
-        Hosts left out since their CPU is not known, with their status.
-    warnings : tuple of str
-        What a planner must know before using this answer.
-    fleet : Fleet
-        The one that was asked about.
     """
 
-    frame: pd.DataFrame
+    rows_are: ClassVar[str] = "points"
+
     capacity: str | None
     hull: bool
     truncated: bool
-    missing: tuple[str, ...]
-    warnings: tuple[str, ...]
-    fleet: Fleet
     _steps: pd.DataFrame
 
     def explain(self, rows: Iterable[int] | None = None) -> list[str]:
@@ -79,37 +70,12 @@ class Frontier:
         told += f", but with {_hosts(len(back))} ({some(back, _SHOWN)})" if back else ""
         return f"{told}: {some(gained, _SHOWN)}" + (f", but not {some(lost, _SHOWN)}" if lost else "")
 
-    def baseline(self, row: int) -> Baseline:
-        """The baseline of one point in libvirt's words.
-
-        Parameters
-        ----------
-        row : int
-            Of the index of :attr:`frame`.
-
-        Raises
-        ------
-        FrameError
-            There is no such row.
-        NoBaselineError
-            The hosts share no feature, or (``across_vendors``) their vendors differ: libvirt has no answer then.
-        """
-        if row not in self.frame.index:
-            raise FrameError(f"no row {row!r}: there are {len(self.frame)} points, counted from 0")
-        return self.fleet.baseline(tuple(self.frame["hosts"].array[self.frame.index.get_loc(row)]))
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
     def __repr__(self) -> str:
         keys = self.frame[[c for c in ("arch", "vendor", "within") if c in self.frame]]
         counts = pd.Series(labels_of(keys), dtype="str").value_counts(sort=False)
         what = f"{len(self)} {'corners' if self.hull else 'points'}{' and more' if self.truncated else ''}"
         parts = ", ".join(f"{n} of {label}" for label, n in counts.items())
         return f"<Frontier: {what}, {self.capacity or 'hosts'} against value{'; ' if parts else ''}{parts}>"
-
-    def _repr_html_(self) -> str:
-        return f"<p>{repr(self)[1:-1]}</p>" + self.frame.to_html(border=0, max_rows=20, na_rep="")
 
 
 def frontier(

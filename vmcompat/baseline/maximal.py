@@ -6,16 +6,15 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import pandas as pd
 
 from vmcompat.baseline import lattice
 from vmcompat.baseline.answer import some
-from vmcompat.baseline.common import Baseline
 from vmcompat.baseline.lattice import Concepts, Table
-from vmcompat.baseline.parts import Division, divide, joined, labels_of
+from vmcompat.baseline.parts import Division, GroupsAnswer, divide, joined, labels_of
 from vmcompat.baseline.sets import Names
 from vmcompat.baseline.worth import Value
 from vmcompat.errors import FrameError
@@ -26,7 +25,7 @@ _SHOWN: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class MaximalBaselines:
+class MaximalBaselines(GroupsAnswer):
     """What came of looking for every maximal baseline.
 
     Attributes
@@ -38,20 +37,12 @@ class MaximalBaselines:
         How the fleet was split before: columns of ``schema.SPLIT``.
     truncated : bool
         Some may be left out, since there are more than the limit; ``warnings`` says which are surely here.
-    missing : tuple of str
-        Hosts left out since their CPU is not known, with their status.
-    warnings : tuple of str
-        What a planner must know before using this answer.
-    fleet : Fleet
-        The one that was asked about.
     """
 
-    frame: pd.DataFrame
+    rows_are: ClassVar[str] = "maximal baselines"
+
     split: pd.DataFrame
     truncated: bool
-    missing: tuple[str, ...]
-    warnings: tuple[str, ...]
-    fleet: Fleet
 
     def explain(self, rows: Iterable[int] | None = None) -> list[str]:
         """One sentence a row.
@@ -64,37 +55,12 @@ class MaximalBaselines:
         chosen = self.frame if rows is None else self.frame.loc[list(rows)]
         return [_sentence(row) for row in chosen.to_dict("records")]
 
-    def baseline(self, row: int) -> Baseline:
-        """The baseline of one row in libvirt's words.
-
-        Parameters
-        ----------
-        row : int
-            Of the index of :attr:`frame`.
-
-        Raises
-        ------
-        FrameError
-            There is no such row.
-        NoBaselineError
-            The hosts share no feature, or (``across_vendors``) their vendors differ: libvirt has no answer then.
-        """
-        if row not in self.frame.index:
-            raise FrameError(f"no row {row!r}: there are {len(self.frame)} maximal baselines, counted from 0")
-        return self.fleet.baseline(tuple(self.frame["hosts"].array[self.frame.index.get_loc(row)]))
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
     def __repr__(self) -> str:
         counts = zip(self.split["n_baselines"], labels_of(self.split), strict=True)
         return (
             f"<MaximalBaselines: {len(self)}{' and more' if self.truncated else ''} of "
             f"{self.split['n_hosts'].sum()} hosts; {', '.join(f'{n} of {label}' for n, label in counts)}>"
         )
-
-    def _repr_html_(self) -> str:
-        return f"<p>{repr(self)[1:-1]}</p>" + self.frame.to_html(border=0, max_rows=20, na_rep="")
 
 
 def maximal_baselines(

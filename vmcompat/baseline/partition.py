@@ -81,7 +81,7 @@ def solve(problem: Problem, *, time_limit: float) -> Partition:
             best = max(best, better, key=lambda found: found.value)
             bound = min(bound, max(better.bound, left_out, best.value))
     if problem.labels.any() and not problem.move_cost:
-        pools, _ = _surviving(problem, relaxed, best.value, _PROGRAMS[0], also=best.pools)
+        pools, _ = _surviving(problem, relaxed, best.value, _PROGRAMS[-1], also=best.pools)
         best = program(problem, pools, relaxed=relaxed, floor=best.value, end=end, still=True) or best
     held = np.flatnonzero(best.placed.any(axis=1))
     proven = bound <= best.value + problem.tolerance

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from vmcompat.baseline.answer import some
+from vmcompat.baseline.common import Baseline
 from vmcompat.baseline.lattice import Ints, Table, Words, pack, summed, weigh
 from vmcompat.baseline.meanings import LEVELS
 from vmcompat.baseline.sets import Names, SetArray
@@ -197,6 +199,54 @@ class Groups:
             words[place[start : start + len(w)], : w.shape[1]] = w
             start += len(w)
         return SetArray(words, names, self.part[order])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class GroupsAnswer:
+    """An answer whose frame has a group of hosts in each row.
+
+    Attributes
+    ----------
+    frame : DataFrame
+    missing : tuple of str
+        Hosts left out since their CPU is not known, with their status.
+    warnings : tuple of str
+        What a planner must know before using this answer.
+    fleet : Fleet
+        The one that was asked about.
+    """
+
+    rows_are: ClassVar[str] = "groups"
+
+    frame: pd.DataFrame
+    missing: tuple[str, ...]
+    warnings: tuple[str, ...]
+    fleet: Fleet
+
+    def baseline(self, row: int) -> Baseline:
+        """The baseline of one row in libvirt's words.
+
+        Parameters
+        ----------
+        row : int
+            Of the index of :attr:`frame`.
+
+        Raises
+        ------
+        FrameError
+            There is no such row.
+        NoBaselineError
+            The hosts share no feature, or (``across_vendors``) their vendors differ: libvirt has no answer then.
+        """
+        if row not in self.frame.index:
+            raise FrameError(f"no row {row!r}: there are {len(self)} {self.rows_are}, counted from 0")
+        return self.fleet.baseline(tuple(self.frame["hosts"].array[self.frame.index.get_loc(row)]))
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>" + self.frame.to_html(border=0, max_rows=20, na_rep="")
 
 
 def divide(

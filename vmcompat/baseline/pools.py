@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -132,7 +133,7 @@ class Pools:
         return f"<Pools: {len(self.frame)} of {len(self.placement)} hosts, value {self.value:,.0f} ({proof}){moved}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._whole()}</p>" + self.frame.to_html(border=0, max_rows=20, na_rep="")
+        return f"<p>{html.escape(self._whole())}</p>" + self.frame.to_html(border=0, max_rows=20, na_rep="")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -342,7 +343,7 @@ def pool_curve(fleet: Fleet, ks: Iterable[int], **demands: Any) -> PoolCurve:
     >>> vc.pool_curve(rack, range(1, 4)).frame["n_pools"].tolist()
     [1, 2, 3]
     """
-    question = _question(fleet, **demands)
+    question = _question(fleet, **((pools.__kwdefaults__ or {}) | demands))
     wanted = sorted(set(ks))
     if not wanted or wanted[0] < 1:
         raise FrameError("ks: give numbers of pools, 1 or more")
@@ -372,20 +373,20 @@ def pool_curve(fleet: Fleet, ks: Iterable[int], **demands: Any) -> PoolCurve:
 def _question(
     fleet: Fleet,
     *,
-    value: Value = None,
-    capacity: str | None = None,
-    min_hosts: int | None = None,
-    min_capacity: float | None = None,
-    n_plus: int = 0,
-    together: Iterable[Iterable[str]] = (),
-    apart: Iterable[Iterable[str]] = (),
-    must_keep: Keep = (),
-    current: str | None = None,
-    move_cost: float = 0,
-    max_moves: int | None = None,
-    restart_cost: PerHost = None,
-    time_limit: float = 30,
-    allow_missing: bool = False,
+    value: Value,
+    capacity: str | None,
+    min_hosts: int | None,
+    min_capacity: float | None,
+    n_plus: int,
+    together: Iterable[Iterable[str]],
+    apart: Iterable[Iterable[str]],
+    must_keep: Keep,
+    current: str | None,
+    move_cost: float,
+    max_moves: int | None,
+    restart_cost: PerHost,
+    time_limit: float,
+    allow_missing: bool,
 ) -> _Question:
     """Every name as a position, every number checked."""
     numbers = {"min_hosts": min_hosts, "min_capacity": min_capacity, "n_plus": n_plus, "move_cost": move_cost,

@@ -13,6 +13,7 @@ import numpy as np
 from vmcompat.baseline.lattice import Bools, Floats, Ints
 
 _EXACT: Final = 1e-9  # of all value that there is: what floating point leaves open
+_FRACTION: Final = 1e-4  # of a unit: more than the solver's own tolerance
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -275,14 +276,19 @@ def program(
         )
         cost = _unrest(problem, pools, pool, client)
     matrix, low, high = rows.matrix(len(pools) + len(client))
-    whole = float(still or not problem.flows)
-    result = milp(
-        np.concatenate([np.zeros(len(pools)), cost]),
-        integrality=np.concatenate([np.ones(len(pools)), np.full(len(client), whole)]),
-        bounds=Bounds(0, np.concatenate([np.ones(len(pools)), problem.many[client]])),
-        constraints=LinearConstraint(matrix, low, high),
-        options={"mip_rel_gap": 0.0} | ({} if end == np.inf else {"time_limit": max(0.05, end - time.monotonic())}),
-    )
+
+    def solved(whole: bool) -> Any:
+        return milp(
+            np.concatenate([np.zeros(len(pools)), cost]),
+            integrality=np.concatenate([np.ones(len(pools)), np.full(len(client), float(whole))]),
+            bounds=Bounds(0, np.concatenate([np.ones(len(pools)), problem.many[client]])),
+            constraints=LinearConstraint(matrix, low, high),
+            options={"mip_rel_gap": 0.0} | ({} if end == np.inf else {"time_limit": max(0.05, end - time.monotonic())}),
+        )
+
+    result = solved(still or not problem.flows)
+    if result.x is not None and (np.abs(result.x - np.rint(result.x)) > _FRACTION).any():
+        result = solved(True)  # between two corners of the network, where hosts would be in two halves
     bound = np.inf if result.mip_dual_bound is None else -float(result.mip_dual_bound) * scale
     if result.x is None:  # with a floor: no answer of these pools reaches it
         beaten = relaxed is not None and result.status == 2 and not still

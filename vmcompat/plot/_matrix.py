@@ -32,7 +32,7 @@ PARTS: Final = (
 )
 _GROUP_GAP: Final = 0.5  # cells
 _BLOCK_GAP: Final = 0.5
-_HEADER: Final = 1.15  # room for a block's title
+_HEADER: Final = 1.45  # room for a block's title
 _GROUP_FONT: Final = 7.5
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from typing import Any, Final, cast
 
@@ -133,17 +132,13 @@ def _proposal(state: PoolsState, found: Pools) -> list[str]:
 
 
 def _pools(found: Pools, proposed: pd.DataFrame) -> str:
-    head = ["pool", *_COLUMNS, "value each", "moved in", "hosts"]
+    head = ["pool", *_COLUMNS, "value each", "moved in"]
     rows = []
     for (name, row), (_, facts) in zip(found.frame.iterrows(), proposed.iterrows(), strict=True):
         up = "gives up: " + in_words(row["given_up"], most=12) if row["given_up"] else "nothing is given up"
-        hosts = Cell(escape(_first(row["hosts"])), "n", ", ".join(row["hosts"]))
-        rows.append([text(name), *_facts(facts, up), number(row["value"]), number(row["n_moved"]), hosts])
-    return f"<div class='wider'>{table(head, rows, numbers=7, name='vmcompat-proposed')}</div>"
-
-
-def _first(hosts: Sequence[str]) -> str:
-    return hosts[0] + (f" +{len(hosts) - 1}" if len(hosts) > 1 else "")
+        pool = Cell(escape(str(name)), title=", ".join(row["hosts"]))
+        rows.append([pool, *_facts(facts, up), number(row["value"]), number(row["n_moved"])])
+    return f"<div class='wider'>{table(head, rows, numbers=6, name='vmcompat-proposed')}</div>"
 
 
 def _today(today: pd.DataFrame) -> str:
