@@ -21,24 +21,33 @@ def room(name: str, files: str) -> list[str]:
 
 # From top to bottom: a module imports only from above its own. The empty name is the front door.
 PLAN = [
-    *["errors", "schema", "connect"],
+    *["errors", "schema", "connect", "markup"],
     *room("fleet", "cpu cpu_map records sources expand frames"),
     *room(
         "baseline",
         "meanings choice hypervisor answer card verify common groups "
         "loops lattice sets worth unreported parts maximal frontier "
         "pricing program partition demands ground conflict outcome pools "
-        "compare conforms veto supposed what_if candidates generations usable named identical twins export",
+        "compare conforms veto supposed what_if candidates generations usable named identical twins "
+        "causes drift export",
     ),
-    *room("migration", "domain apply observe fit preflight job order run migrate evacuate drift"),
+    *room(
+        "migration",
+        "domain domains apply observe demand fit preflight kinds reach canary job order run migrate evacuate",
+    ),
     *room(
         "plot",
         "_fold _moves _offers _losses _differences _places _bundles _shares _clocks _order _merges _style _canvas "
         "_matrix _chart upset adoption spreads "
         "features migration loss twins lattice frontier pools dendrogram",
     ),
-    *room("widgets", "_scene _state _plan _html _explorer_html _pools_html _later explorer planner progress"),
-    *["report", "", "cli"],
+    *room(
+        "widgets",
+        "_scene _state _plan _html _explorer_html _pools_html _later explorer planner "
+        "progress _migrate_state _migrate_html migrator",
+    ),
+    *room("audit", "waivers mitigations record case points verdict _findings _fleet _guests audit report"),
+    *["", "cli"],
 ]
 UPHILL = {("fleet.frames", f"Fleet.{name}") for name in ("baseline", "baselines", "compare")}
 
@@ -174,8 +183,10 @@ def test_importing_vmcompat_loads_no_plots_widgets_compiler_or_libvirt() -> None
 def test_what_vmcompat_requires_is_what_it_imports() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     required = {re.split(r"[<>=\[ ]", line)[0] for line in project["dependencies"]}
-    optional = {"libvirt", "ipywidgets", "tqdm", "IPython"}
-    imported = {edge.name.split(".")[0] for edge in graph()} - sys.stdlib_module_names - {"vmcompat"}
+    optional = {"libvirt", "ipywidgets", "tqdm", "IPython", "nbclient", "nbconvert", "nbformat", "xlsxwriter"}
+    imported = (
+        {edge.name.split(".")[0].replace("PIL", "pillow") for edge in graph()} - sys.stdlib_module_names - {"vmcompat"}
+    )
     assert imported - optional == required
 
 

@@ -15,6 +15,7 @@ def names() -> dict[str, Any]:
     (page,) = re.findall(r"```python\n(.*?)```", README, re.S)
     looking, acting, _ = page.partition("plan = vc.plan_migration")
     assert acting
+    Path("build").mkdir(exist_ok=True)  # where the page puts its report
     names: dict[str, Any] = {}
     exec(looking, names)
     return names

@@ -17,11 +17,14 @@ from vmcompat.fleet.frames import Fleet, read_fleet
 
 if TYPE_CHECKING:
     from vmcompat import migration, plot, widgets
+    from vmcompat.audit.audit import Audit as Audit
+    from vmcompat.audit.report import report
     from vmcompat.baseline.candidates import candidates as candidates
     from vmcompat.baseline.common import Baseline
     from vmcompat.baseline.compare import Comparison as Comparison
     from vmcompat.baseline.compare import compare, migration_matrix
     from vmcompat.baseline.conforms import conforms
+    from vmcompat.baseline.drift import drift as drift
     from vmcompat.baseline.frontier import frontier
     from vmcompat.baseline.generations import admit as admit
     from vmcompat.baseline.generations import retire as retire
@@ -34,7 +37,12 @@ if TYPE_CHECKING:
     from vmcompat.baseline.veto import veto
     from vmcompat.baseline.what_if import what_if
     from vmcompat.migration.apply import apply_baseline
+    from vmcompat.migration.canary import canary as canary
+    from vmcompat.migration.demand import demand as demand
+    from vmcompat.migration.domains import Domains as Domains
+    from vmcompat.migration.domains import read_domains as read_domains
     from vmcompat.migration.migrate import plan_migration
+    from vmcompat.migration.reach import reachability as reachability
 
 __all__ = [
     "Baseline",
@@ -52,6 +60,7 @@ __all__ = [
     "plot",
     "pools",
     "read_fleet",
+    "report",
     "twins",
     "veto",
     "what_if",
@@ -60,13 +69,18 @@ __all__ = [
 
 # What is asked daily is in __all__; the rest of the questions to a fleet answer to their names here too.
 _LAZY = {
+    "Audit": "vmcompat.audit.audit",
     "Baseline": "vmcompat.baseline.common",
     "Comparison": "vmcompat.baseline.compare",
+    "Domains": "vmcompat.migration.domains",
     "admit": "vmcompat.baseline.generations",
     "apply_baseline": "vmcompat.migration.apply",
+    "canary": "vmcompat.migration.canary",
     "candidates": "vmcompat.baseline.candidates",
     "compare": "vmcompat.baseline.compare",
     "conforms": "vmcompat.baseline.conforms",
+    "demand": "vmcompat.migration.demand",
+    "drift": "vmcompat.baseline.drift",
     "frontier": "vmcompat.baseline.frontier",
     "identical": "vmcompat.baseline.identical",
     "maximal_baselines": "vmcompat.baseline.maximal",
@@ -75,6 +89,9 @@ _LAZY = {
     "plan_migration": "vmcompat.migration.migrate",
     "pool_curve": "vmcompat.baseline.pools",
     "pools": "vmcompat.baseline.pools",
+    "reachability": "vmcompat.migration.reach",
+    "read_domains": "vmcompat.migration.domains",
+    "report": "vmcompat.audit.report",
     "retire": "vmcompat.baseline.generations",
     "twins": "vmcompat.baseline.twins",
     "veto": "vmcompat.baseline.veto",

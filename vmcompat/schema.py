@@ -485,6 +485,116 @@ more than ``model`` and fails on the fewest hosts, ``blocking_hosts``: ``blocked
 ``blocking_features``, "refused", "not listed" or "unknown"; missing where no host can use a better one. ``reason`` says
 why there is no answer at all."""
 
+DOMAINS: Final[Mapping[str, str]] = {
+    "host": "str",
+    "state": "str",
+    "manager": "str",
+    "arch": "str",
+    "virttype": "str",
+    "machine": "str",
+    "emulator": "str",
+    "cpu_mode": "str",
+    "model": "str",
+    "live": "bool",
+    "stored": "bool",
+    "memory": "Int64",
+    "vcpus": "Int64",
+    "uuid": "str",
+    "source": "str",
+    "sha256": "str",
+    "source_stored": "str",
+    "sha256_stored": "str",
+}
+"""``read_domains().frame``, index ``domain``. ``host`` and ``state`` are those of ``domains.csv``, missing where it
+says nothing. ``live`` and ``stored``: whether there is XML of how the guest runs and of its next start; what follows
+from XML is of the former, else of the latter: ``memory`` [KiB], ``cpu_mode`` missing where the XML has no ``<cpu>``.
+``source`` and ``sha256`` are of that document, the last two of the stored definition."""
+
+DOMAIN_FINDINGS: Final[Mapping[str, str]] = {
+    "domain": "str",
+    "code": "str",
+    "severity": "str",
+    "message": "str",
+    "remedy": "str",
+}
+"""``read_domains().findings``, in the order of the domains; as ``FINDINGS``."""
+
+DEMAND: Final[Mapping[str, str]] = {
+    "arch": "str",
+    "virttype": "str",
+    "machine": "str",
+    "emulator": "str",
+    "mode": "str",
+    "model": "str",
+    "vendor": "str",
+    "features": "object",
+    "tsc_frequency": "Int64",
+    "maxphysaddr": "Int64",
+    "vcpus": "Int64",
+    "memory": "Int64",
+    "page_sizes": "object",
+    "pins": "object",
+    "nodes": "object",
+    "hyperv": "object",
+    "kvm": "object",
+    "hostdevs": "object",
+    "launch_security": "str",
+    "unknown": "object",
+}
+"""``demand()``, index ``domain``: what a guest needs of a host, by the live XML of one that runs and the definition of
+one that is off. ``features`` (tuple, in map order) must be offered; ``tsc_frequency`` [Hz], ``maxphysaddr`` [bits],
+``memory`` [KiB]. Tuples: ``page_sizes`` [KiB] of huge pages, 0 for the default size; ``pins`` and ``nodes`` numbers of
+host CPUs and NUMA nodes that the XML names; ``unknown`` what cannot be told: names of these columns, or "feature x"
+where only one feature is in doubt."""
+
+REACH: Final[Mapping[str, str]] = {
+    "verdict": "str",
+    "reasons": "object",
+    "missing": "object",
+    "evidence": "str",
+}
+"""``reachability().frame``, index ``domain``, ``host``, a row for each guest and each host but its own: ``verdict`` is
+yes, no or unknown; ``reasons`` (tuple) the ids of the checks that say so, of ``vmcompat.migration.preflight``;
+``missing`` (tuple, in map order) CPU features that the guest needs and the host is known to lack."""
+
+REACH_DOMAINS: Final[Mapping[str, str]] = {
+    "host": "str",
+    "state": "str",
+    "n_yes": "int64",
+    "n_no": "int64",
+    "n_unknown": "int64",
+    "n_by_manager": "int64",
+    "verdict": "str",
+    "held_by": "object",
+    "nearest": "str",
+    "nearest_reasons": "object",
+    "nearest_missing": "object",
+    "evidence": "str",
+    "remedy": "str",
+}
+"""``reachability().domains``, index ``domain``: to how many hosts a guest can go, cannot, and may. ``verdict`` is free
+(to one at least), stuck (to none, for sure) or unknown. To ``n_by_manager`` hosts nothing is in its way but that its
+manager has to move it. ``held_by`` (tuple): the fewest checks such that one of them is in the way to every candidate,
+those that stop it at most hosts first. ``nearest`` is the host with the fewest obstacles, and ``evidence`` and
+``remedy`` are about it; missing and empty where the guest is free."""
+
+CANARY: Final[Mapping[str, str]] = {
+    "host": "str",
+    "verdict": "str",
+    "one_way": "bool",
+    "n_before": "int64",
+    "n_after": "int64",
+    "upgraded": "object",
+    "missing": "object",
+    "lost": "object",
+    "evidence": "str",
+    "remedy": "str",
+}
+"""``canary().frame``, index ``domain``: ``verdict`` is ok, no or unknown. ``one_way``: it could go to an upgraded host
+and, after a power cycle there, not come back, since other hosts lack the ``missing`` features (tuple). ``upgraded``
+(tuple) are the hosts it is about, ``lost`` (tuple) those that it could reach before and no longer can. ``n_before`` and
+``n_after`` count the hosts that it can go to."""
+
 PREFLIGHT: Final[Mapping[str, str]] = {
     "id": "str",
     "severity": "str",
@@ -512,6 +622,68 @@ MIGRATION_RESULT: Final[Mapping[str, str]] = {
 }
 """``plan.run().frame``, one row: ``outcome`` is migrated, restored, stayed or unknown; ``seconds`` [s],
 ``transferred`` [bytes]; ``baseline`` its model; ``not_given`` features asked for at the start and not given."""
+
+MIGRATION_PROGRESS: Final[Mapping[str, str]] = {
+    "time_elapsed": "int64",
+    "memory_total": "int64",
+    "memory_remaining": "int64",
+    "memory_bps": "Int64",
+    "memory_dirty_rate": "Int64",
+    "memory_page_size": "Int64",
+    "memory_iteration": "Int64",
+    "auto_converge_throttle": "Int64",
+    "downtime": "Int64",
+}
+"""One row each time a running migration was looked at, by libvirt's names: ``time_elapsed`` and ``downtime`` [ms],
+``memory_bps`` [bytes/s], ``memory_dirty_rate`` [pages/s], ``auto_converge_throttle`` [%], sizes [bytes]."""
+
+
+DRIFT: Final[Mapping[str, str]] = {
+    "host": "str",
+    "what": "str",
+    "before": "str",
+    "after": "str",
+    "gained": "object",
+    "lost": "object",
+    "unreported": "object",
+    "polarities": "object",
+    "cause": "str",
+    "rank": "int64",
+}
+"""``drift().frame``, one row a change of a host, in the order of the later hosts, then those that are gone: ``what`` is
+host (its two names; "there" and missing where it is new or gone), cpu_status, features, processor (vendor and
+family/model/stepping), or another fact of ``fleet.hosts``, before and after as text; of machines what only one of the
+two has. ``gained`` and ``lost`` (tuples, in map order) both documents could speak of; of ``unreported`` one has no
+name, so that it is no sure change. ``polarities`` are those of gained and lost. ``cause`` is what most likely did it,
+missing where nothing tells. ``rank`` is how bad it is: 0 a control lost, 1 a host gone or not readable any more, 2 an
+immunity lost, 3 a hazard gained, 4 a capability or capacity lost, 5 something lost perhaps, 6 a gain, 7 neither."""
+
+DRIFT_GROUPS: Final[Mapping[str, str]] = {
+    "n_hosts": "int64",
+    "hosts": "object",
+    **{column: dtype for column, dtype in DRIFT.items() if column != "host"},
+}
+"""``drift().groups``, index ``group``, the name of the first of the ``hosts`` (tuple) with exactly the same changes;
+one row a change, columns as in ``DRIFT``."""
+
+AUDIT: Final[Mapping[str, str]] = {
+    "kind": "str",
+    "severity": "str",
+    "subject": "str",
+    "finding": "str",
+    "remedy": "str",
+    "status": "str",
+    "owner": "str",
+    "expiry": "str",
+    "waived_because": "str",
+    "is_new": "boolean",
+    "sources": "object",
+    "sha256": "object",
+}
+"""The findings of ``vc.report``, index ``id``: ``kind`` is coverage, security, performance or operation; ``severity``
+red, amber, unknown or note; ``subject`` a host, a group of hosts or a domain; ``status`` open, waived or waiver
+expired; ``is_new`` since the earlier report, missing without one. ``sources`` and ``sha256`` (tuples) are the documents
+that bear it out."""
 
 
 def frame(

@@ -1,6 +1,9 @@
 """Builds what a look at two hosts gives, from XML as libvirt prints it, cut down to what is asked."""
 
 from dataclasses import replace
+from typing import Any
+
+import pandas as pd
 
 import vmcompat as vc
 from vmcompat.fleet.cpu_map import CpuMap
@@ -19,13 +22,13 @@ SANDYBRIDGE = "<model fallback='forbid'>SandyBridge</model><vendor>Intel</vendor
 def domain_xml(
     *, cpu: str = f"<cpu mode='custom' match='exact' check='full'>{WESTMERE}</cpu>", before: str = "", inside: str = "",
     virttype: str = "kvm", vcpu: str = "<vcpu placement='static'>2</vcpu>", name: str = "web1",
-    machine: str = "pc-q35-7.2",
+    machine: str = "pc-q35-7.2", memory: str = "<memory unit='KiB'>1048576</memory>", devices: str = "",
 ) -> str:  # fmt: skip
     return f"""<domain type='{virttype}'>
   <name>{name}</name>
   <uuid>{UUID}</uuid>
   {before}
-  <memory unit='KiB'>1048576</memory>
+  {memory}
   {vcpu}
   <os>
     <type arch='x86_64' machine='{machine}'>hvm</type>
@@ -34,9 +37,15 @@ def domain_xml(
   {inside}
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    {devices}
   </devices>
 </domain>
 """
+
+
+def at(table: pd.DataFrame, key: Any) -> Any:
+    """A row or a cell of a frame; what it holds no type checker can know."""
+    return table.loc[key]
 
 
 def domain(**details: str) -> Domain:
@@ -48,7 +57,7 @@ def capabilities(
     transports: tuple[str, ...] = ("tcp", "rdma"), topology: bool = True, machine: str = "pc-q35-7.2",
 ) -> Document:  # fmt: skip
     cells = "".join(
-        f"<cell id='{node}'><memory unit='KiB'>1</memory><cpus>"
+        f"<cell id='{node}'><memory unit='GiB'>16</memory><cpus>"
         + "".join(f"<cpu id='{n}' socket_id='{node}' core_id='{n}'/>" for n in range(node, cpus, nodes))
         + "</cpus></cell>"
         for node in range(nodes)

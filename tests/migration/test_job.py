@@ -44,6 +44,28 @@ def test_a_function_is_told_and_nothing_is_printed(capsys: pytest.CaptureFixture
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_takes_every_step_is_told_every_step() -> None:
+    class Listener:
+        def __init__(self) -> None:
+            self.told: list[Any] = []
+
+        def say(self, text: str) -> None:
+            self.told.append(text)
+
+        def update(self, stats: Any) -> None:
+            self.told.append(stats)
+
+        def close(self, *, complete: bool) -> None:
+            self.told.append(complete)
+
+    listener = Listener()
+    progress = show(listener)
+    progress.say("migrating web1")
+    progress.update(HALF)
+    progress.close(complete=True)
+    assert listener.told == ["migrating web1", HALF, True]
+
+
 def test_none_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     progress = show(False)
     progress.say("migrating web1")

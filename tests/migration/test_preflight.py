@@ -28,6 +28,14 @@ HOST_1 = "00000000-0000-4000-8000-000000000001"
 HOST_2 = "00000000-0000-4000-8000-000000000002"
 INVTSC = f"{WESTMERE}<feature policy='require' name='invtsc'/>"
 FIXED = "<clock offset='utc'><timer name='tsc' frequency='2000000000'/></clock>"
+HUGE = "<memoryBacking><hugepages><page size='1' unit='GiB'/></hugepages></memoryBacking>"
+HYPERV = "<features><hyperv mode='custom'>{}</hyperv></features>"
+DEVICE = """<hostdev mode='subsystem' type='pci' managed='yes'><source><address domain='0x0000' bus='0x3b' slot='0x00'
+function='0x1'/></source></hostdev>"""
+
+
+def bits(mode: str, number: int) -> str:
+    return f"<maxphysaddr mode='{mode}' {'bits' if mode == 'emulate' else 'limit'}='{number}'/>"
 
 
 def tsc(frequency: int, scaling: str = "") -> str:
@@ -146,6 +154,34 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
     "CloudStack's guest": ("OWNER", "risk", "CloudStack", seen(domain(
         before="<sysinfo type='smbios'><system><entry name='manufacturer'>Apache Software Foundation</entry></system>"
         "</sysinfo>"))),
+    "enough memory": ("MEMORY", "ok", "1 GiB of the 16 GiB of h2", seen(domain())),
+    "more memory than the target has": ("MEMORY", "risk", "17 GiB, h2 has 16 GiB", seen(
+        domain(memory="<memory unit='GiB'>17</memory>"))),
+    "memory not told": ("MEMORY", "unknown", "h2 does not say", seen(domain(), target=at_h2(topology=False))),
+    "huge pages that the target has": ("MEMORY", "warn", "how many are free", seen(
+        domain(before=HUGE), target=at_h2(tsc="<pages unit='KiB' size='1048576'/>"))),
+    "huge pages that it lacks": ("MEMORY", "block", "no huge pages of 1048576 KiB", seen(
+        domain(before=HUGE), target=at_h2(tsc="<pages unit='KiB' size='2048'/>"))),
+    "huge pages not told": ("MEMORY", "unknown", "which huge pages", seen(domain(before=HUGE))),
+    "address bits that are there": ("ADDRESS_BITS", "ok", "42 physical address bits, h2 has 46", seen(
+        domain(**cpu(f"{WESTMERE}{bits('emulate', 42)}")), target=at_h2(tsc=bits("passthrough", 46)))),
+    "more address bits than the target has": ("ADDRESS_BITS", "risk", "52 physical address bits, h2 has 46", seen(
+        domain(**cpu(f"{WESTMERE}{bits('emulate', 52)}")), target=at_h2(tsc=bits("passthrough", 46)))),
+    "address bits of a larger host": ("ADDRESS_BITS", "risk", "those of h1, 52", seen(
+        domain(**cpu(f"{WESTMERE}<maxphysaddr mode='passthrough'/>")), target=at_h2(tsc=bits("passthrough", 46)),
+        source=end("h1", WESTMERE, host=capabilities(uuid=HOST_1, tsc=bits("passthrough", 52))))),
+    "address bits not told": ("ADDRESS_BITS", "unknown", "h2 does not say", seen(
+        domain(**cpu(f"{WESTMERE}{bits('emulate', 42)}")))),
+    "re-enlightenment and any TSC": ("HYPERV", "block", "QEMU refuses", seen(
+        domain(before=HYPERV.format("<reenlightenment state='on'/>")))),
+    "re-enlightenment and a fixed TSC": ("HYPERV", "ok", "1 Hyper-V", seen(
+        domain(before=HYPERV.format("<reenlightenment state='on'/>"), inside=FIXED))),
+    "re-enlightenment switched off": ("HYPERV", "ok", "1 Hyper-V", seen(
+        domain(before=HYPERV.format("<relaxed state='on'/><reenlightenment state='off'/>")))),
+    "all enlightenments of the host": ("HYPERV", "risk", "passthrough", seen(
+        domain(before="<features><hyperv mode='passthrough'/></features>"))),
+    "a device of the host": ("HOSTDEV", "risk", "pci 0000:3b:00.1", seen(domain(devices=DEVICE))),
+    "sealed memory": ("LAUNCH_SECURITY", "block", "(sev)", seen(domain(inside="<launchSecurity type='sev'/>"))),
     "somebody's note": ("OWNER", "warn", "urn:somebody", seen(domain(
         before="<metadata><x:y xmlns:x='urn:somebody'/></metadata>"))),
     "a free name": ("NAME", "ok", "neither", seen(domain())),
@@ -173,7 +209,10 @@ def test_every_check_fires_and_every_check_passes_somewhere_above() -> None:
     severities = {check: {severity for of, severity, *_ in CASES.values() if of == check} for check in CHECKS}
     assert [c for c, s in severities.items() if not s & {"warn", "risk", "block"}] == []
     # what a passed-through CPU meets at the target, no libvirt can vouch for
-    assert [c for c, s in severities.items() if "ok" not in s] == ["CPU_NAMES", "PASSTHROUGH"]
+    assert [c for c, s in severities.items() if "ok" not in s] == [
+        *["CPU_NAMES", "PASSTHROUGH"],
+        *["HOSTDEV", "LAUNCH_SECURITY"],  # without a device and a seal the question does not arise
+    ]
 
 
 def test_a_plain_guest_between_equal_hosts_has_nothing_in_its_way() -> None:

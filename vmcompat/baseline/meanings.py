@@ -89,7 +89,7 @@ _IN_WORDS = {
 }
 
 # Hygon's CPUs are Zen under licence and carry AMD's controls.
-_CONTROLS_OF = {"Intel": "Intel", "AMD": "AMD", "Hygon": "AMD"}
+CONTROLS_OF = {"Intel": "Intel", "AMD": "AMD", "Hygon": "AMD"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +260,26 @@ def meaning(feature: str) -> Meaning:
         )
 
 
+def polarity_on(feature: str, vendor: str | None) -> str:
+    """Polarity of a feature on hosts of a vendor: what is bound to another vendor's CPUs is noise there.
+
+    Parameters
+    ----------
+    feature : str
+        libvirt's name.
+    vendor : str or None
+        libvirt's vendor of the hosts; for None, and vendors without controls of their own, everything keeps its
+        polarity.
+
+    Examples
+    --------
+    >>> polarity_on("amd-stibp", "AMD"), polarity_on("amd-stibp", "Intel")
+    ('control', 'noise')
+    """
+    what, own = meaning(feature), CONTROLS_OF.get(vendor or "")
+    return "noise" if own and what.vendor not in ("", own) else what.polarity
+
+
 def meanings(features: Iterable[str], *, vendor: str | None = None) -> pd.DataFrame:
     """Features with what they are for, in the order given.
 
@@ -286,7 +306,7 @@ def meanings(features: Iterable[str], *, vendor: str | None = None) -> pd.DataFr
     {'aes': 10.0, 'ssbd': 0.0, 'amd-ssbd': 50.0, 'zzz': 1.0}
     """
     rows = [meaning(feature) for feature in features]
-    own = None if vendor is None else _CONTROLS_OF.get(vendor)
+    own = None if vendor is None else CONTROLS_OF.get(vendor)
     return pd.DataFrame(
         {
             "group": pd.Series([row.group for row in rows], dtype="str"),
@@ -300,7 +320,13 @@ def meanings(features: Iterable[str], *, vendor: str | None = None) -> pd.DataFr
     ).set_axis(pd.Index([row.feature for row in rows], dtype="str", name="feature"), axis="index")
 
 
-def in_words(features: Iterable[str], *, weights: Mapping[str, float] | None = None, most: int = 4) -> str:
+def in_words(
+    features: Iterable[str],
+    *,
+    weights: Mapping[str, float] | None = None,
+    vendor: str | None = None,
+    most: int = 4,
+) -> str:
     """Features as a sentence names them: polarities apart, controls first.
 
     Parameters
@@ -309,6 +335,8 @@ def in_words(features: Iterable[str], *, weights: Mapping[str, float] | None = N
     weights : mapping of str to float, optional
         The weightiest come first, and those of weight 0 are only counted where others have one. Default: the default
         weights, and none is only counted.
+    vendor : str, optional
+        libvirt's vendor of the hosts: what is bound to another vendor's CPUs is named with the facts of the host.
     most : int
         How many of each polarity are named.
 
@@ -326,7 +354,7 @@ def in_words(features: Iterable[str], *, weights: Mapping[str, float] | None = N
         told = told[:-worthless]
     parts = []
     for polarity, (one, many) in _IN_WORDS.items():
-        chosen = [f for f in told if meaning(f).polarity == polarity]
+        chosen = [f for f in told if polarity_on(f, vendor) == polarity]
         if chosen:
             more = f" and {len(chosen) - most} more" if len(chosen) > most else ""
             parts.append(f"{one if len(chosen) == 1 else many} {', '.join(chosen[:most])}{more}".lstrip())

@@ -57,7 +57,7 @@ def solve(problem: Problem, *, time_limit: float) -> Partition:
     ----------
     problem : Problem
     time_limit : float
-        [s]; the first answer may take longer.
+        [s]; the first answers may take longer.
 
     Raises
     ------
@@ -67,16 +67,17 @@ def solve(problem: Problem, *, time_limit: float) -> Partition:
     problem.unwanted(Pool(0, -1, 0), problem.unit * problem.own, 0.0)  # what is not compiled yet is before time counts
     problem.profits(problem.unit * problem.own, 0.0)
     end = time.monotonic() + time_limit
-    best = program(problem, pools_of(problem, problem.anywhere))
+    best = program(problem, [*pools_of(problem, problem.anywhere), *_as_today(problem)])
     if best is None:
         raise ValueError("no partition meets the demands")
     relaxed = _relaxed(problem, end=time.monotonic() + time_limit / 2)
     bound = relaxed.bound
-    for most in _PROGRAMS:
-        if bound <= best.value + problem.tolerance or time.monotonic() > end:
+    # the small program finds nearly all there is to win, and has its time whatever the bound has taken
+    for most, until in zip(_PROGRAMS, (max(end, time.monotonic() + time_limit / 3), end), strict=True):
+        if bound <= best.value + problem.tolerance or time.monotonic() > until:
             break
         pools, left_out = _surviving(problem, relaxed, best.value, most)
-        better = program(problem, pools, relaxed=relaxed, floor=best.value, end=end)
+        better = program(problem, pools, relaxed=relaxed, floor=best.value, end=until)
         if better is not None:
             best = max(best, better, key=lambda found: found.value)
             bound = min(bound, max(better.bound, left_out, best.value))
@@ -86,6 +87,17 @@ def solve(problem: Problem, *, time_limit: float) -> Partition:
     held = np.flatnonzero(best.placed.any(axis=1))
     proven = bound <= best.value + problem.tolerance
     return Partition(tuple(best.pools[i] for i in held), best.placed[held], max(bound, best.value), proven)
+
+
+def _as_today(problem: Problem) -> list[Pool]:
+    """Today's pools, so that no answer is worse than to leave all as it is, however little time there was."""
+    found = []
+    for label, part in enumerate(problem.label_part):
+        possible = (problem.of_part == part) & problem.admits[:, problem.labels[:, label] > 0].all(axis=1)
+        if possible.any():
+            f = int(np.where(possible, problem.value, -np.inf).argmax())
+            found += [Pool(f, label, t) for t in range(len(problem.needed))]
+    return found
 
 
 def _relaxed(problem: Problem, *, end: float) -> Relaxed:

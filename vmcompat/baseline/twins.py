@@ -9,7 +9,7 @@ from typing import Any, Final
 import pandas as pd
 
 from vmcompat.baseline.identical import TSC_TOLERANCE
-from vmcompat.baseline.meanings import meaning
+from vmcompat.baseline.meanings import polarity_on
 from vmcompat.errors import FrameError
 from vmcompat.fleet.frames import Fleet
 from vmcompat.schema import TWINS, frame
@@ -87,13 +87,15 @@ def twins(fleet: Fleet, *, by: str | Sequence[str] = "model") -> Twins:
             continue
         n_groups += 1
         label = ", ".join(str(k) for k in (key if isinstance(key, tuple) else (key,)))
-        found = [*_feature_splits(fleet, part.index), *_numbers(part)]
+        found = [*_feature_splits(fleet, part), *_numbers(part)]
         rows += [{"group": label, "n_hosts": len(part)} | row | _evidence(part, row["hosts"]) for row in found]
     return Twins(frame=frame(TWINS, rows), n_groups=n_groups, by=columns)
 
 
-def _feature_splits(fleet: Fleet, hosts: pd.Index) -> Iterator[dict[str, Any]]:
+def _feature_splits(fleet: Fleet, part: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Features that split the hosts in the same way, together."""
+    hosts, vendors = part.index, part["vendor"].unique()
+    vendor = str(vendors[0]) if len(vendors) == 1 else None
     offered, reported = fleet.features.loc[hosts], fleet.reported.loc[hosts]
     lacking = reported & ~offered
     differing = offered.columns[offered.any() & lacking.any()]
@@ -105,7 +107,7 @@ def _feature_splits(fleet: Fleet, hosts: pd.Index) -> Iterator[dict[str, Any]]:
         yield {
             "what": "features",
             "features": tuple(features),
-            "polarities": tuple(dict.fromkeys(meaning(f).polarity for f in features)),
+            "polarities": tuple(dict.fromkeys(polarity_on(f, vendor) for f in features)),
             "hosts": without,
             "value": "absent",
             "others": "present",

@@ -17,7 +17,7 @@ from xml.parsers import expat
 from lxml import etree
 
 from vmcompat.errors import DocumentError
-from vmcompat.fleet.cpu import Cpu, parse_cpu, parse_xml
+from vmcompat.fleet.cpu import Cpu, parse_cpu, parse_xml, whole
 
 # Whose guest it is: what the manager leaves in the XML, and how the manager itself is told to move it. Pacemaker
 # leaves nothing, and Proxmox does without libvirt.
@@ -56,6 +56,17 @@ class Domain:
         Where host NUMA nodes are named, and which.
     tsc_frequency : int or None
         Fixed frequency of the guest's time stamp counter [Hz].
+    memory : int or None
+        Most memory that it may have now [KiB]; None where the definition gives no number.
+    page_sizes : tuple of (int or None)
+        Huge pages that it asks for [KiB]; None for those of the host's default size. Empty without huge pages.
+    hyperv, kvm : tuple of str
+        Hyper-V enlightenments and KVM's own features that are on; of Hyper-V ``"passthrough"`` alone where it has
+        whatever the host offers.
+    hostdevs : tuple of str
+        Devices of the host that it was given, each by kind and address.
+    launch_security : str or None
+        How its memory is sealed from the host (``sev``, ``s390-pv``).
     managers : tuple of (str, str, str)
         Who else manages the domain, what in the XML says so, and how to move the domain there.
     namespaces : tuple of str
@@ -74,6 +85,12 @@ class Domain:
     pins: tuple[tuple[str, frozenset[int]], ...] = ()
     nodes: tuple[tuple[str, frozenset[int]], ...] = ()
     tsc_frequency: int | None = None
+    memory: int | None = None
+    page_sizes: tuple[int | None, ...] = ()
+    hyperv: tuple[str, ...] = ()
+    kvm: tuple[str, ...] = ()
+    hostdevs: tuple[str, ...] = ()
+    launch_security: str | None = None
     managers: tuple[tuple[str, str, str], ...] = ()
     namespaces: tuple[str, ...] = ()
 
@@ -93,13 +110,18 @@ def read_domain(xml: str, *, source: str) -> Domain:
     DocumentError
         The text is no domain, or libvirt would not take its ``<cpu>`` or a set of CPUs in it.
     """
-    root = parse_xml(xml.encode(), source=source)
+    return domain_of(parse_xml(xml.encode(), source=source), xml=xml, source=source)
+
+
+def domain_of(root: etree._Element, *, xml: str, source: str) -> Domain:
+    """See :func:`read_domain`; for a text whose root element is there already."""
     if root.tag != "domain":
         raise DocumentError(f"root element is <{root.tag!s}>, not <domain>", source=source, line=root.sourceline)
     name, uuid = (root.findtext("name") or "").strip(), (root.findtext("uuid") or "").strip()
     kind, cpu, tsc = root.find("os/type"), root.find("cpu"), root.find("clock/timer[@name='tsc'][@frequency]")
     pins, nodes = tuple(_pins(root, source)), tuple(_nodes(root, source))
     managers, namespaces = _owners(root, name=name, uuid=uuid)
+    sealed = root.find("launchSecurity")
     return Domain(
         xml=xml,
         name=name,
@@ -113,6 +135,12 @@ def read_domain(xml: str, *, source: str) -> Domain:
         pins=pins,
         nodes=nodes,
         tsc_frequency=None if tsc is None else _number(tsc.get("frequency", ""), "<timer frequency>", source),
+        memory=_memory(root),
+        page_sizes=tuple(_page_sizes(root)),
+        hyperv=_hyperv(root),
+        kvm=_switched_on(root.find("features/kvm")),
+        hostdevs=tuple(_hostdevs(root)),
+        launch_security=None if sealed is None else sealed.get("type", ""),
         managers=managers,
         namespaces=namespaces,
     )
@@ -150,6 +178,55 @@ def _numbers(element: etree._Element, attribute: str, source: str) -> frozenset[
         some = range(int(match[2]), int(match[3] or match[2]) + 1)
         numbers = numbers.difference(some) if match[1] else numbers.union(some)
     return frozenset(numbers)
+
+
+_BYTES: Final = {
+    "b": 1, "bytes": 1, "kb": 10**3, "k": 2**10, "kib": 2**10, "mb": 10**6, "m": 2**20, "mib": 2**20,
+    "gb": 10**9, "g": 2**30, "gib": 2**30, "tb": 10**12, "t": 2**40, "tib": 2**40,
+}  # fmt: skip
+
+
+def _kib(text: str | None, unit: str) -> int | None:
+    """A size in KiB, rounded up as libvirt rounds; None where it is none."""
+    number, factor = whole((text or "").strip()), _BYTES.get(unit.lower())
+    return None if number is None or factor is None else -(-number * factor // 1024)
+
+
+def _memory(root: etree._Element) -> int | None:
+    memory = root.find("memory")
+    return None if memory is None else _kib(memory.text, memory.get("unit", "KiB"))
+
+
+def _page_sizes(root: etree._Element) -> Iterator[int | None]:
+    huge = root.find("memoryBacking/hugepages")
+    if huge is not None:
+        pages = huge.findall("page")
+        yield from dict.fromkeys(_kib(p.get("size"), p.get("unit", "KiB")) for p in pages) if pages else [None]
+
+
+def _hyperv(root: etree._Element) -> tuple[str, ...]:
+    hyperv = root.find("features/hyperv")
+    passed = hyperv is not None and hyperv.get("mode") == "passthrough"
+    return ("passthrough",) if passed else _switched_on(hyperv)
+
+
+def _switched_on(element: etree._Element | None) -> tuple[str, ...]:
+    return () if element is None else tuple(str(e.tag) for e in element if e.get("state") == "on")
+
+
+def _hostdevs(root: etree._Element) -> Iterator[str]:
+    for device in (*root.iterfind("devices/hostdev"), *root.iterfind("devices/interface[@type='hostdev']")):
+        address = device.find("source/address")
+        numbers = {} if address is None else {n: address.get(n, "") for n in ("domain", "bus", "slot", "function")}
+        if address is not None and address.get("uuid"):
+            where = address.get("uuid", "")
+        elif all(numbers.values()) and numbers:
+            where = "{domain}:{bus}:{slot}.{function}".format_map({k: v.removeprefix("0x") for k, v in numbers.items()})
+        else:
+            names = ((e.get("id") or e.get("name") or "") for e in device.iterfind("source/*"))
+            where = ":".join(name.removeprefix("0x") for name in names if name)
+        kind = "pci" if device.tag == "interface" else device.get("type", "")
+        yield f"{kind} {where}".strip()
 
 
 def _owners(root: etree._Element, *, name: str, uuid: str) -> tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from vmcompat.baseline.answer import some
 from vmcompat.fleet.cpu_map import CpuMap, brought_along
 from vmcompat.fleet.expand import Reading, version
 from vmcompat.migration.apply import CpuAnswer
-from vmcompat.migration.observe import End, Observation
+from vmcompat.migration.observe import End, Observation, reading
 
 Severity: TypeAlias = Literal["ok", "warn", "risk", "block", "unknown"]
 
@@ -64,8 +65,9 @@ def _fits(end: End, question: str, asked: Reading | None, remedy: str) -> Verdic
     """Libvirt's own answer, and beside it what the domain capabilities say, by name."""
     answer = end.answers.get(question) or CpuAnswer(host=end.name, result="unknown", reason=end.refused)
     known = asked is not None and asked.status == "ok" and end.cpu.status == "ok"
-    lacks = _names(asked.offered & ~end.cpu.offered & end.cpu.reported) if known and asked else []
+    lacks = _names(lacking(asked, end)) if known and asked else []
     silent = _names(asked.offered & ~end.cpu.offered & ~end.cpu.reported) if known and asked else []
+    silent += sorted(asked.beyond - end.cpu.beyond) if known and asked else []
     more = _names(end.cpu.offered & ~asked.offered) if known and asked else []
     if answer.result == "incompatible":
         named = ", ".join(dict.fromkeys([*lacks, *answer.features]))
@@ -78,10 +80,38 @@ def _fits(end: End, question: str, asked: Reading | None, remedy: str) -> Verdic
         return Verdict("risk", f"{end.name} says it can run it, but does not list {', '.join(lacks)}", remedy)
     if lacks:
         return Verdict("block", f"{end.name} lacks {', '.join(lacks)}", remedy)
-    if known and not question:
-        return Verdict("ok", f"{end.name} offers every feature of it") if not silent else _untold(end, silent)
+    if known and asked and not (question and end.asked):
+        return _by_documents(end, asked, silent, more, remedy)
     why = answer.reason or (asked.reason if asked else "") or end.cpu.reason
-    return Verdict("unknown", f"{end.name}: {why}", "plan with write access there, or name a CPU in the definition")
+    remedy = f"{ask(end)}, or name a CPU in the definition" if end.asked else ask(end)
+    return Verdict("unknown", f"{end.name}: {why}", remedy)
+
+
+def _by_documents(end: End, asked: Reading, silent: list[str], more: list[str], remedy: str) -> Verdict:
+    """For a CPU of which the host is not known to lack anything, where libvirt itself has not answered."""
+    listed = asked.cpu.features if asked.cpu else ()
+    forbidden = CpuMap.load().set_of(name for name, policy in listed if policy == "forbid")
+    if there := _names(forbidden & end.cpu.offered):
+        return Verdict("block", f"{end.name} offers {', '.join(there)}, which the definition forbids", remedy)
+    if silent:
+        return _untold(end, silent)
+    if asked.cpu is not None and asked.cpu.match == "strict" and more:
+        return Verdict("unknown", f"match='strict', and {end.name} offers {some(more, most=12)} beyond it",
+            "look at virsh hypervisor-cpu-compare there",
+        )  # fmt: skip
+    return Verdict("ok", f"{end.name} offers every feature of it")
+
+
+def lacking(asked: Reading, end: End) -> int:
+    """Set of the features of a CPU that a host is known not to give."""
+    return asked.offered & ~end.cpu.offered & end.cpu.reported
+
+
+def ask(end: End) -> str:
+    """How to learn what a host did not say."""
+    if end.asked:
+        return "plan with write access there"
+    return f"fetch virsh domcapabilities of {end.name}, with --virttype as the guest's type"
 
 
 def _untold(end: End, silent: list[str]) -> Verdict:
@@ -106,11 +136,16 @@ def cpu_names(seen: Observation) -> Verdict | None:
             return _unknown_name(end, f"{answer.reason} (libvirt {end.libvirt} of {end.name})")
         if listed and model not in listed:
             return _unknown_name(end, f"the hypervisor of {end.name} has no model {model}")
+        if not end.asked and listed:
+            continue
         if answer is None or answer.result == "unknown":
-            silent.append(f"{end.name}: {answer.reason if answer else end.refused}")
+            silent.append(f"{end.name}: {answer.reason if answer else end.refused or end.cpu.reason}")
     if silent:
-        return Verdict("unknown", "; ".join(silent), "plan with write access there")
-    return Verdict("ok", f"{model} and its features are known to {' and '.join(e.name for e in ends)}")
+        return Verdict("unknown", "; ".join(silent), ask(ends[-1]))
+    return Verdict(
+        "ok",
+        f"{model}{' and its features are' if ends[-1].asked else ' is'} known to {' and '.join(e.name for e in ends)}",
+    )
 
 
 def _unknown_name(end: End, evidence: str) -> Verdict:
@@ -163,18 +198,18 @@ def passthrough(seen: Observation) -> Verdict | None:
     if here.cpu.status != "ok" or there.cpu.status != "ok":
         silent = here if here.cpu.status != "ok" else there
         return Verdict("unknown", f"{silent.name}: {silent.cpu.reason}", remedy)
-    lost = _names(here.cpu.offered & ~there.cpu.offered & there.cpu.reported)
+    lost = _names(lacking(here.cpu, there))
     if lost:
         return Verdict("risk", f"mode={moved.cpu.mode!r}: libvirt would move it without a word, and on "
-            f"{there.name} it would lose {', '.join(lost)}", remedy,
+            f"{there.name} it would lose {some(lost, most=12)}", remedy,
         )  # fmt: skip
     facts = ("family", "model_number", "stepping", "microcode", "maxphysaddr")
     differ = [f for f in facts if here.capabilities.facts.get(f) != there.capabilities.facts.get(f)]
     differ += ["QEMU"] if here.qemu != there.qemu else []
     differ += _names(here.cpu.offered ^ there.cpu.offered)
     if differ:
-        what = ", ".join(differ)
-        return Verdict("risk", f"mode={moved.cpu.mode!r}, and the hosts differ in {what}", remedy)
+        what = some(differ, most=12)
+        return Verdict("risk", f"mode={moved.cpu.mode!r}, and {here.name} and {there.name} differ in {what}", remedy)
     return Verdict("unknown", f"mode={moved.cpu.mode!r}; the hosts are equal in all that libvirt tells, of their "
         "kernels it tells nothing", f"compare uname -r of {here.name} and {there.name}; equal: force=('PASSTHROUGH',)",
     )  # fmt: skip
@@ -187,7 +222,7 @@ def host_model(seen: Observation) -> Verdict | None:
     here, there = seen.source, seen.target
     if here.cpu.status != "ok" or there.cpu.status != "ok":
         unread = here if here.cpu.status != "ok" else there
-        return Verdict("unknown", f"{unread.name}: {unread.cpu.reason}", "plan with write access there")
+        return Verdict("unknown", f"{unread.name}: {unread.cpu.reason}", ask(unread))
     gained = _names(there.cpu.offered & ~here.cpu.offered & here.cpu.reported)
     silent = _names(there.cpu.offered & ~here.cpu.offered & ~here.cpu.reported)
     if gained:
@@ -197,6 +232,62 @@ def host_model(seen: Observation) -> Verdict | None:
     if silent:
         return _untold(here, silent)
     return Verdict("ok", f"what {there.name} would give it at its next start, {here.name} has too")
+
+
+def address_bits(seen: Observation) -> Verdict | None:
+    """A guest whose physical address bits are written down, or are those of its host."""
+    wanted = seen.moved.cpu.maxphysaddr if seen.moved is not None and seen.moved.cpu is not None else None
+    if wanted is None:
+        return None
+    end, given = seen.target, _bits(seen.target)
+    if wanted.mode == "emulate" or seen.live is None:
+        needed, why = wanted.bits, "the guest has"
+    else:
+        here = _bits(seen.source)
+        needed = min(here, wanted.limit or here) if here else None
+        why = f"the guest has those of {seen.source.name},"
+    if needed is None and seen.live is None:
+        return Verdict("ok", "it gets the physical address bits of whatever host it starts on")
+    if needed is None or given is None:
+        silent = end if given is None else seen.source
+        return Verdict("unknown", f"{silent.name} does not say how many physical address bits it has",
+            "look at address sizes in /proc/cpuinfo there",
+        )  # fmt: skip
+    if needed > given:
+        return Verdict("risk", f"{why} {needed} physical address bits, {end.name} has {given}: libvirt moves it all "
+            "the same", "choose a host with as many, or pin fewer and power the guest off and on: <maxphysaddr>",
+        )  # fmt: skip
+    return Verdict("ok", f"{why} {needed} physical address bits, {end.name} has {given}")
+
+
+def _bits(end: End) -> int | None:
+    for cpu in (end.capabilities.cpu, end.cpu.cpu):
+        if cpu is not None and cpu.maxphysaddr is not None and (cpu.maxphysaddr.bits or cpu.maxphysaddr.limit):
+            return cpu.maxphysaddr.bits or cpu.maxphysaddr.limit
+    return None
+
+
+def next_start(seen: Observation) -> Verdict | None:
+    """The CPU that a guest that is off would start with at the target."""
+    cpu, end = seen.new.cpu if seen.new else None, seen.target
+    if cpu is None:
+        return Verdict("ok", "the definition leaves the CPU to the hypervisor")
+    if cpu.mode in _WHATEVER_THE_HOST_HAS and not cpu.features:
+        return Verdict("ok", f"mode={cpu.mode!r}: it starts with whatever {end.name} has")
+    remedy = "store a baseline of the hosts where it shall start: vc.apply_baseline"
+    if end.cpu.status != "ok":
+        return Verdict("unknown", f"{end.name}: {end.cpu.reason}", ask(end))
+    if cpu.model is None:  # host-model and the like: only what is listed beside the mode is asked for
+        listed = CpuMap.load().set_of(n for n, policy in cpu.features if policy in ("force", "require"))
+        asked = Reading(status="ok", cpu=cpu, offered=listed)
+    else:
+        asked = reading(cpu, host=end.name, libvirt=end.libvirt)
+    found = _fits(end, "", asked, remedy)
+    if found.severity == "block" and cpu.check == "none":
+        return Verdict("risk", f"{found.evidence}; the definition says check='none': libvirt starts the guest with "
+            "less and says nothing", remedy,
+        )  # fmt: skip
+    return found
 
 
 def tsc(seen: Observation) -> Verdict | None:

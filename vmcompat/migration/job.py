@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -74,29 +75,39 @@ class MigrationJob:
         except ConnectError:
             return  # no job yet, or no more: the caller asks again until the migration has ended
 
-    def watch(self, progress: Progress) -> bool:
-        """Waits for the end; Ctrl-C aborts the job and goes on waiting for libvirt's answer.
+    def watch(self, progress: Progress, *, abort: threading.Event) -> bool:
+        """Waits for the end; once told to abort, by the event or by Ctrl-C, for libvirt's answer to that.
+
+        Parameters
+        ----------
+        progress : Progress
+        abort : threading.Event
+            Set by whoever wants the job aborted, from any thread; Ctrl-C sets it too.
 
         Returns
         -------
         bool
-            Whether it was interrupted. How the migration ended, :meth:`result` says.
+            Whether it was Ctrl-C. How the migration ended, :meth:`result` says.
         """
-        interrupted_at: float | None = None
+        interrupted = False
+        aborting_since: float | None = None
         while True:
             try:
-                if interrupted_at is None:
+                if aborting_since is None and abort.is_set():
+                    aborting_since = time.monotonic()
+                    by = "interrupted: " if interrupted else ""
+                    progress.say(f"{by}asking libvirt to abort, and waiting for its answer")
+                if aborting_since is None:
                     if self.ended(POLL_SECONDS):
                         return False
                     progress.update(self.stats())
                 else:
                     self.abort()
-                    if self.ended(POLL_SECONDS) or time.monotonic() - interrupted_at > ABORT_SECONDS:
-                        return True
+                    if self.ended(POLL_SECONDS) or time.monotonic() - aborting_since > ABORT_SECONDS:
+                        return interrupted
             except KeyboardInterrupt:
-                if interrupted_at is None:
-                    interrupted_at = time.monotonic()
-                    progress.say("interrupted: asking libvirt to abort, and waiting for its answer")
+                interrupted = True
+                abort.set()
 
     def result(self) -> None:
         """ConnectError unless the migration has succeeded."""
@@ -116,10 +127,15 @@ class Progress(Protocol):
         """The transfer has ended, and all of it has arrived or not."""
 
 
-def show(progress: bool | Callable[[Stats], None]) -> Progress:
-    """How progress is shown: a bar where tqdm is installed, else lines; the caller's function; or not at all."""
+Shown: TypeAlias = "bool | Callable[[Stats], None] | Progress"
+
+
+def show(progress: Shown) -> Progress:
+    """How progress is shown: a bar where tqdm is installed, else lines; as the caller does it; or not at all."""
     if callable(progress):
         return _Told(progress)
+    if not isinstance(progress, bool):
+        return progress
     if not progress:
         return _Told(lambda stats: None)
     try:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import html
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
 from vmcompat.errors import MigrationError
 from vmcompat.migration import run as running
 from vmcompat.migration.domain import difference
+from vmcompat.migration.job import Shown
 from vmcompat.migration.observe import End, Observation, observe
 from vmcompat.migration.order import MigrationResult, Order, Restart
 from vmcompat.migration.preflight import CHECKS, Finding, preflight
@@ -22,7 +24,7 @@ from vmcompat.schema import PREFLIGHT, frame
 if TYPE_CHECKING:
     from vmcompat.baseline.common import Baseline
 
-_GLYPHS: Final = {"ok": "\u2713", "warn": "\u26a0", "risk": "\u25b2", "block": "\u2717", "unknown": "?"}
+GLYPHS: Final = {"ok": "\u2713", "warn": "\u26a0", "risk": "\u25b2", "block": "\u2717", "unknown": "?"}
 
 # What a client's own URI says about the client and means nothing on the source.
 _PEER: Final = re.compile(r"[a-z]+\+(?:ssh|tls|tcp|libssh2?)://(?:[^/@]*@)?[^/?#]+")
@@ -135,14 +137,17 @@ class MigrationPlan:
             if value := getattr(of, option):
                 yield from (f"--{option}", value)
 
-    def run(self, *, progress: bool | Callable[[Any], None] = True) -> MigrationResult:
+    def run(self, *, progress: Shown = True, abort: threading.Event | None = None) -> MigrationResult:
         """Does it.
 
         Parameters
         ----------
-        progress : bool or callable
+        progress : bool, callable or Progress
             A bar where tqdm is installed, else lines; or a function that is given libvirt's job statistics about
-            twice a second, by their names there.
+            twice a second, by their names there; or what is told every step too.
+        abort : threading.Event, optional
+            For a run in another thread, which no Ctrl-C reaches: once it is set, the run asks libvirt to abort, as
+            after Ctrl-C, and ends with MigrationFailedError. Where the domain has moved by then, that is the result.
 
         Returns
         -------
@@ -152,12 +157,12 @@ class MigrationPlan:
         Raises
         ------
         MigrationFailedError
-            The plan is blocked, something changed since it was made, or a step failed: with what was changed, what was
-            undone, what to type next, and the row of the run in ``result``.
+            The plan is blocked, something changed since it was made, a step failed, or the run was aborted: with what
+            was changed, what was undone, what to type next, and the row of the run in ``result``.
         KeyboardInterrupt
             After Ctrl-C, when libvirt has answered the abort; the text says where the domain is.
         """
-        return running.run(self.order, progress=progress)
+        return running.run(self.order, progress=progress, abort=abort)
 
     def __repr__(self) -> str:
         lines = [f"<MigrationPlan {self._title()}>"]
@@ -188,7 +193,7 @@ class MigrationPlan:
         )
 
     def _cells(self, finding: Finding) -> Iterator[str]:
-        for text in (f"{_GLYPHS[finding.severity]} {finding.severity}", finding.id, finding.evidence, finding.remedy):
+        for text in (f"{GLYPHS[finding.severity]} {finding.severity}", finding.id, finding.evidence, finding.remedy):
             yield html.escape(text) if finding.severity == "ok" else f"<b>{html.escape(text)}</b>"
 
 

@@ -42,6 +42,9 @@ class End:
         What the hypervisor can give a guest, over the features of the newest CPU map.
     refused : str
         Why the questions that need write access have no answer; empty where they have.
+    asked : bool
+        The host was asked itself, about this domain's emulator and machine type. False where all that is known are
+        documents that somebody kept.
     answers : mapping of str to CpuAnswer
         By question: ``"moved"``, the CPU with which the guest arrives; ``"stored"``, the one of its next start.
     taken : tuple of (str, str, bool)
@@ -56,6 +59,7 @@ class End:
     hypervisor: Document | None = field(repr=False, default=None)
     cpu: Reading = field(repr=False, default=Reading(status="no_view", reason="domain capabilities are not known"))
     refused: str = ""
+    asked: bool = True
     answers: Mapping[str, CpuAnswer] = field(default_factory=dict)
     taken: tuple[tuple[str, str, bool], ...] = ()
 

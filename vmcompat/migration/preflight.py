@@ -6,10 +6,12 @@ that cannot tell says ``unknown``, never ``ok``.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from vmcompat.fleet.cpu import X86
 from vmcompat.migration import fit
 from vmcompat.migration.fit import Severity, Verdict
 from vmcompat.migration.observe import End, Observation
@@ -94,18 +96,33 @@ def _machine(seen: Observation) -> Verdict | None:
     moved, end = seen.moved, seen.target
     if moved is None:
         return None
-    if end.hypervisor is not None:
-        return Verdict("ok", f"{end.name} has {moved.machine} with {end.hypervisor.emulator}")
-    machines, emulators = (end.capabilities.facts.get(k) or () for k in ("machines", "emulators"))
+    asked, facts = end.hypervisor, end.capabilities.facts
+    if asked is not None and (end.asked or (asked.machine, asked.emulator) == (moved.machine, moved.emulator)):
+        return Verdict("ok", f"{end.name} has {moved.machine} with {asked.emulator}")
+    arch = end.capabilities.arch or (asked.arch if asked else None)
+    if arch is not None and moved.arch is not None and moved.arch != arch and not {moved.arch, arch} <= set(X86):
+        return Verdict("block", f"the guest is {moved.arch}, {end.name} is {arch}", f"choose a host of {moved.arch}")
+    machines, emulators, virttypes = (facts.get(k) or () for k in ("machines", "emulators", "virttypes"))
     assert isinstance(machines, tuple)
     assert isinstance(emulators, tuple)
+    assert isinstance(virttypes, tuple)
+    if virttypes and moved.virttype not in virttypes:
+        return Verdict("block", f"{end.name} runs {', '.join(virttypes)}, the guest is {moved.virttype}",
+            "switch virtualization on in the BIOS there, and load the kvm module" if moved.virttype == "kvm" else
+            "give the guest another type at its next power cycle",
+        )  # fmt: skip
     if machines and moved.machine not in machines:
         return Verdict("block", f"{end.name} has no machine type {moved.machine}",
             "upgrade QEMU there, or give the guest an older machine type at its next power cycle",
         )  # fmt: skip
     if moved.machine in machines and moved.emulator in emulators:
         return Verdict("ok", f"{end.name} lists {moved.machine} and {moved.emulator}")
-    return Verdict("unknown", f"{end.name}, asked for {moved.machine}: {end.refused}", "ask with write access")
+    if moved.machine in machines:
+        return Verdict("unknown", f"{end.name} lists {moved.machine}, and not the emulator {moved.emulator}",
+            f"is it there? virsh domcapabilities --emulatorbin {shlex.quote(moved.emulator or '')}",
+        )  # fmt: skip
+    why = f": {end.refused}" if end.refused else " gives no list of machine types"
+    return Verdict("unknown", f"{end.name}, asked for {moved.machine}{why}", fit.ask(end))
 
 
 def _vcpu(seen: Observation) -> Verdict | None:
@@ -145,6 +162,70 @@ def _on_host(named: list[tuple[str, frozenset[int]]], end: End, fact: str, what:
     return Verdict(
         "risk" if some_left else "block", f"{end.name} has no such {what}: {gone}",
         f"change {where}: virsh vcpupin, emulatorpin, numatune, or virsh edit",
+    )  # fmt: skip
+
+
+def _memory(seen: Observation) -> Verdict | None:
+    moved, end = seen.moved, seen.target
+    if moved is None or moved.memory is None:
+        return None
+    there, sizes = (end.capabilities.facts.get(k) for k in ("memory", "page_sizes"))
+    if not isinstance(there, int):
+        return Verdict("unknown", f"{end.name} does not say how much memory it has", "virsh nodeinfo there")
+    if moved.memory > there:
+        return Verdict("risk", f"the guest may have {_gib(moved.memory)}, {end.name} has {_gib(there)} in all",
+            "choose a larger host: QEMU is killed there when its memory runs out",
+        )  # fmt: skip
+    if moved.page_sizes:
+        wanted = [size for size in moved.page_sizes if size is not None]
+        if not isinstance(sizes, tuple) or not sizes:
+            return Verdict("unknown", f"{end.name} does not say which huge pages it has", "virsh freepages there")
+        if absent := [size for size in wanted if size not in sizes]:
+            return Verdict("block", f"{end.name} has no huge pages of {', '.join(map(str, absent))} KiB",
+                "choose another host, or other pages at the next power cycle: <hugepages>",
+            )  # fmt: skip
+        return Verdict("warn", f"{end.name} knows such huge pages; how many are free, its capabilities do not say",
+            "virsh freepages --all there",
+        )  # fmt: skip
+    return Verdict("ok", f"{_gib(moved.memory)} of the {_gib(there)} of {end.name}, be they free or not")
+
+
+def _gib(kib: int) -> str:
+    return f"{kib / 2**20:.4g} GiB"
+
+
+def _hyperv(seen: Observation) -> Verdict | None:
+    """Re-enlightenment tells a guest of Windows that the TSC changed; QEMU wants to know which one that was."""
+    moved = seen.moved
+    if moved is None or not moved.hyperv:
+        return None
+    if "passthrough" in moved.hyperv:
+        return Verdict("risk", "<hyperv mode='passthrough'>: which enlightenments it has depends on its host",
+            "list them in <hyperv> and power the guest off and on",
+        )  # fmt: skip
+    if "reenlightenment" in moved.hyperv and not moved.tsc_frequency:
+        return Verdict("block", "re-enlightenment without a fixed TSC frequency: QEMU refuses to move it",
+            "add <timer name='tsc' frequency='...'/> to <clock>, or take reenlightenment out, and power the guest off "
+            "and on",
+        )  # fmt: skip
+    return Verdict("ok", f"{len(moved.hyperv)} Hyper-V enlightenments, none that ties it to its host")
+
+
+def _hostdev(seen: Observation) -> Verdict | None:
+    if seen.moved is None or not seen.moved.hostdevs:
+        return None
+    return Verdict("risk", f"it has devices of its host: {', '.join(seen.moved.hostdevs)}. libvirt refuses most of "
+        "them, and elsewhere the address is another device's",
+        f"virsh detach-device {shlex.quote(seen.domain)} first, and attach one there",
+    )  # fmt: skip
+
+
+def _launch_security(seen: Observation) -> Verdict | None:
+    sealed = None if seen.moved is None else seen.moved.launch_security
+    if sealed is None:
+        return None
+    return Verdict("block", f"its memory is sealed from the host ({sealed}): QEMU refuses to move it",
+        "shut it down, and start it there",
     )  # fmt: skip
 
 
@@ -191,7 +272,12 @@ CHECKS: Final[Mapping[str, Callable[[Observation], Verdict | None]]] = {
     "VCPU": _vcpu,
     "CPUTUNE": _cputune,
     "NUMATUNE": _numatune,
+    "MEMORY": _memory,
     "TSC": fit.tsc,
+    "ADDRESS_BITS": fit.address_bits,
+    "HYPERV": _hyperv,
+    "HOSTDEV": _hostdev,
+    "LAUNCH_SECURITY": _launch_security,
     "OWNER": _owner,
     "NAME": _name,
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -18,7 +17,7 @@ from vmcompat.errors import ConnectError, MigrationError, VmcompatError
 from vmcompat.fleet.cpu_map import CpuMap
 from vmcompat.migration.apply import ask_cpu, redefine, stored_xml
 from vmcompat.migration.domain import Domain, cpu_text, read_domain, with_cpu
-from vmcompat.migration.job import MigrationJob, Progress, Stats, show
+from vmcompat.migration.job import MigrationJob, Progress, Shown, Stats, show
 from vmcompat.migration.observe import STATES, observe, reading
 from vmcompat.migration.order import MigrationFailedError, MigrationResult, Order, Outcome
 from vmcompat.migration.preflight import preflight
@@ -30,16 +29,17 @@ SHUTDOWN_SECONDS: Final = 180.0
 _START_SECONDS: Final = 300.0
 
 
-def run(order: Order, *, progress: bool | Callable[[Stats], None] = True) -> MigrationResult:
+def run(order: Order, *, progress: Shown = True, abort: threading.Event | None = None) -> MigrationResult:
     """See :meth:`vmcompat.migration.migrate.MigrationPlan.run`."""
-    return _Run(order, show(progress)).do()
+    return _Run(order, show(progress), abort or threading.Event()).do()
 
 
 class _Run:
     """One run: what it has done so far, so that every way out can tell."""
 
-    def __init__(self, order: Order, progress: Progress) -> None:
-        self.order, self.progress = order, progress
+    def __init__(self, order: Order, progress: Progress, abort: threading.Event) -> None:
+        self.order, self.progress, self.abort = order, progress, abort
+        self.interrupted = False  # by Ctrl-C, which sets ``abort`` too
         self.started, self.begin = datetime.now(UTC), time.monotonic()
         self.changed: list[str] = []
         self.undone: list[str] = []
@@ -59,7 +59,8 @@ class _Run:
         except KeyboardInterrupt as e:
             if e.args or not self.changed:
                 raise
-            raise self._interrupted("interrupted between two steps", next=self._look) from e
+            self.interrupted = True
+            raise self._stopped("interrupted between two steps", next=self._look) from e
         except MigrationFailedError:
             raise
         except VmcompatError as e:
@@ -76,10 +77,12 @@ class _Run:
             if seen.stored is not None:
                 self.old = stored_xml(here, order.domain, secrets=True)
                 self.new = with_cpu(self.old, order.baseline.guest_xml) if order.baseline else self.old
+            self._unless_aborted("the run was aborted before its first step")
             if order.restart:
                 self._power_cycle(here)
                 self._fits_the_target(here, there)
             before = self._live(here)
+            self._unless_aborted(f"the run was aborted before the transfer; {order.domain} is on {here.name}")
             self._move(here, control, there)
             return self._verified(control, there, before)
 
@@ -111,32 +114,33 @@ class _Run:
 
     def _power_cycle(self, here: Host) -> None:
         """Off and on, in a thread of its own: once the guest is off, nothing but the start is a good moment to stop."""
-        cancelled = threading.Event()
-        cycle = here.begin("the power cycle", lambda c: self._off_and_on(here, cancelled))
-        interrupted = False
+        cycle = here.begin("the power cycle", lambda c: self._off_and_on(here))
         while True:
             try:
                 if cycle.ended(0.5):
                     break
             except KeyboardInterrupt:
-                interrupted = True
-                cancelled.set()
+                self.interrupted = True
+                self.abort.set()
                 self.progress.say("interrupted: bringing the guest to a safe state first")
         try:
             cycle.answer(0.0)
         except VmcompatError as e:
-            if interrupted:
-                raise self._interrupted(str(e), next=self._look) from e
+            if self.interrupted:
+                raise self._stopped(str(e), next=self._look) from e
             raise
-        if interrupted:
-            raise self._interrupted(f"{self.order.domain} runs on {here.name}", next="plan again")
+        self._unless_aborted(f"{self.order.domain} runs on {here.name}")
+
+    def _unless_aborted(self, problem: str) -> None:
+        if self.abort.is_set():
+            raise self._stopped(problem, next="plan again")
 
     @property
     def _stored(self) -> str:
         seen = self.order.seen
         return f"the stored CPU of {self.order.domain} on {seen.source.name} is {seen.baseline}"
 
-    def _off_and_on(self, here: Host, cancelled: threading.Event) -> None:
+    def _off_and_on(self, here: Host) -> None:
         name = self.order.domain
         stored = self.old
         if self.new != self.old:
@@ -145,9 +149,9 @@ class _Run:
             self.changed.append(self._stored)
         self.progress.say(f"powering {name} off")
         self.changed.append(f"{name} was told to power off")
-        if not self._off(here, cancelled):
+        if not self._off(here):
             self._restore(here, stored)
-            when = "before the interrupt" if cancelled.is_set() else "in time"
+            when = f"before the {self._stop}" if self.abort.is_set() else "in time"
             raise self._failed(
                 f"{name} did not power off {when}, and may still do so",
                 next=f"shut it down from inside, or plan with restart='destroy'; then: {self._virsh('domstate')}",
@@ -164,7 +168,7 @@ class _Run:
         if self.not_given:
             self.progress.say(f"asked for, not given: {', '.join(self.not_given)}")
 
-    def _off(self, here: Host, cancelled: threading.Event) -> bool:
+    def _off(self, here: Host) -> bool:
         name = self.order.domain
 
         def is_off() -> bool:
@@ -176,7 +180,7 @@ class _Run:
         here.ask(f"to shut {name} down", lambda c: c.lookupByName(name).shutdown())
         deadline = time.monotonic() + SHUTDOWN_SECONDS
         while not is_off():
-            if cancelled.wait(0.5) or time.monotonic() > deadline:
+            if self.abort.wait(0.5) or time.monotonic() > deadline:
                 return is_off()
         return True
 
@@ -226,7 +230,7 @@ class _Run:
             here, control, name,
             peer_uri=order.peer_uri or "", parameters=self._parameters(), flags=_flags(persistent=bool(self.old)),
         )  # fmt: skip
-        interrupted = job.watch(self.progress)
+        self.interrupted = job.watch(self.progress, abort=self.abort)
         try:
             job.result()
         except ConnectError as e:
@@ -234,23 +238,24 @@ class _Run:
             where = self._where(control, there)
             if where != self._arrived or not job.ended(0.0):
                 at = f"{name} is {where['source']} on {here.name} and {where['target']} on {there.name}"
-                self._did_not_move(at, where, e, interrupted=interrupted, ended=job.ended(0.0))
+                self._did_not_move(at, where, e, ended=job.ended(0.0))
             # a late success is a success
             self.progress.say(f"{name} has arrived, although libvirt reported: {e}")
         else:
             self.progress.close(complete=True)
         self.outcome = "migrated"
         self.changed.append(f"{name} moved to {there.name}")
-        if interrupted:
-            raise self._interrupted("the interrupt came too late", next=self._look)
+        if self.interrupted:
+            raise self._stopped(self._too_late, next=self._look)
 
-    def _did_not_move(
-        self, at: str, where: dict[str, str], error: ConnectError, *, interrupted: bool, ended: bool
-    ) -> NoReturn:
+    def _did_not_move(self, at: str, where: dict[str, str], error: ConnectError, *, ended: bool) -> NoReturn:
+        from vmcompat.connect import constant
+
         name = self.order.domain
         safe = ended and where["source"] == "running" and where["target"] in ("gone", "shut off")
         if safe:
-            problem = f"aborted; {at}" if interrupted else f"libvirt did not migrate {name}: {error}. {at}"
+            aborted = self.abort.is_set() and error.code == constant("VIR_ERR_OPERATION_ABORTED")
+            problem = f"aborted; {at}" if aborted else f"libvirt did not migrate {name}: {error}. {at}"
             next = "plan again"
         else:
             self.outcome = "unknown"
@@ -259,9 +264,7 @@ class _Run:
         if not ended:
             problem = f"libvirt has not answered the abort yet: the job may still run. {at}"
             next = f"{self._virsh('domjobabort')}; then {next}"
-        if interrupted:
-            raise self._interrupted(problem, next=next) from error
-        raise self._failed(problem, next=next) from error
+        raise self._stopped(problem, next=next) from error
 
     def _parameters(self) -> dict[str, Any]:
         from vmcompat.connect import constant
@@ -313,7 +316,7 @@ class _Run:
             stats = there.ask(f"the statistics of {name}", lambda c: c.lookupByName(name).jobStats(flags))
         except ConnectError as e:
             return self._result(message=f"it moved; {e}")
-        return self._result(stats=stats)
+        return self._result(stats=stats, message=self._too_late if self.abort.is_set() else "")
 
     # ---- telling
 
@@ -358,11 +361,21 @@ class _Run:
             result=self._result(message=problem),
         )
 
-    def _interrupted(self, problem: str, *, next: str) -> KeyboardInterrupt:
+    @property
+    def _stop(self) -> str:
+        return "interrupt" if self.interrupted else "abort"
+
+    @property
+    def _too_late(self) -> str:
+        return f"the {self._stop} came too late"
+
+    def _stopped(self, problem: str, *, next: str) -> KeyboardInterrupt | MigrationFailedError:
         """Ctrl-C stays Ctrl-C, so that no loop over plans goes on after it; its text says what it left."""
-        told = str(self._failed(problem, next=next))
-        self.progress.say(told)
-        return KeyboardInterrupt(told)
+        failed = self._failed(problem, next=next)
+        if not self.interrupted:
+            return failed
+        self.progress.say(str(failed))
+        return KeyboardInterrupt(str(failed))
 
 
 def _flags(*, persistent: bool) -> int:

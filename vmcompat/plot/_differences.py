@@ -129,7 +129,8 @@ def _way(row: Mapping[Any, Any]) -> Way:
     state, usual = Twin.OTHERWISE, Twin.USUAL
     if row["what"] == "features":
         state, usual = next(state for p, state in _WORST_FIRST.items() if p in row["polarities"]), Twin.HAS
-        worst_first = sorted(row["features"], key=lambda f: meaning(f).polarity not in ("control", "hazard"))
+        alarming = {"control", "hazard"}.intersection(row["polarities"])
+        worst_first = sorted(row["features"], key=lambda f: meaning(f).polarity not in alarming)
         text = f"no {some(worst_first, _NAMES)}"
     elif row["what"] == "tsc_frequency":
         text = f"TSC {int(row['value']) / 1e6:,.3f} to {int(row['others']) / 1e6:,.3f} MHz"
