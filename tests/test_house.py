@@ -21,7 +21,7 @@ def room(name: str, files: str) -> list[str]:
 
 # From top to bottom: a module imports only from above its own. The empty name is the front door.
 PLAN = [
-    *["errors", "schema", "connect", "markup"],
+    *["errors", "schema", "connect"],
     *room("fleet", "cpu cpu_map records sources expand frames"),
     *room(
         "baseline",
@@ -35,6 +35,7 @@ PLAN = [
         "migration",
         "domain domains apply observe demand fit preflight kinds reach canary job order run migrate evacuate",
     ),
+    "markup",
     *room(
         "plot",
         "_fold _moves _offers _losses _differences _places _bundles _shares _clocks _order _merges _style _canvas "
@@ -43,7 +44,7 @@ PLAN = [
     ),
     *room(
         "widgets",
-        "_scene _state _plan _html _explorer_html _pools_html _later explorer planner "
+        "_scene _state _plan _explorer_html _pools_html _later explorer planner "
         "progress _migrate_state _migrate_html migrator",
     ),
     *room("audit", "waivers mitigations record case points verdict _findings _fleet _guests audit report"),

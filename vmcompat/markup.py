@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Final, NamedTuple
+
+from vmcompat.baseline.answer import some
+from vmcompat.schema import CPU_STATUS
+
+_SHOWN: Final = 6  # names of hosts in one sentence
 
 STYLE: Final = """<style>
 .vmcompat-page { font: 13px/1.45 var(--jp-ui-font-family, sans-serif); color: var(--jp-ui-font-color1, #1f2328); }
 .vmcompat-page h3 { font-size: 15px; margin: 12px 0 4px; }
 .vmcompat-page h4 { font-size: 13px; margin: 10px 0 2px; }
 .vmcompat-page table { border-collapse: collapse; margin: 2px 0 6px; }
-.vmcompat-page th, .vmcompat-page td { padding: 1px 7px; text-align: left; vertical-align: top; white-space: nowrap;
+.vmcompat-page th, .vmcompat-page td { padding: 1px 5px; text-align: left; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--jp-border-color2, #d8dee4); }
 .vmcompat-page th { font-weight: 600; white-space: normal; vertical-align: bottom; position: sticky; top: 0;
   background: var(--jp-layout-color1, #fff); }
@@ -22,7 +27,7 @@ STYLE: Final = """<style>
 .vmcompat-page .none { color: var(--jp-ui-font-color3, #8a939e); }
 .vmcompat-page .alarm { color: #b3121d; font-weight: 600; }
 .vmcompat-page .faint { color: var(--jp-ui-font-color2, #5b6470); }
-.vmcompat-page .scroll { overflow: auto; max-height: 380px; }
+.vmcompat-page .scroll { overflow: auto; max-height: 460px; }
 .vmcompat-page .wider { overflow-x: auto; }
 .vmcompat-page .cards { display: flex; flex-wrap: wrap; gap: 10px; margin: 4px 0; }
 .vmcompat-page .card { flex: 1 1 300px; border: 1px solid var(--jp-border-color2, #d8dee4); border-radius: 4px;
@@ -36,6 +41,9 @@ STYLE: Final = """<style>
 .vmcompat-kinds .widget-label-basic { line-height: 1.35; display: flex; align-items: flex-start; gap: 6px; }
 .vmcompat-kinds .widget-label-basic span { white-space: normal; overflow-wrap: anywhere; }
 .vmcompat-page a.vmcompat-download { color: var(--jp-content-link-color, #0b57d0); text-decoration: underline; }
+.vmcompat-explore .widget-html-content, .vmcompat-pools .widget-html-content { min-width: 0; }
+.vmcompat-page .file { display: flex; flex-wrap: wrap; gap: 0 12px; align-items: baseline; }
+.vmcompat-page .file details[open] { flex-basis: 100%; }
 .vmcompat-page ul { margin: 2px 0 6px; padding-left: 20px; }
 </style>"""
 
@@ -97,6 +105,14 @@ def refusal(message: str) -> str:
 def note(message: str) -> str:
     """What to know before using an answer."""
     return f"<div class='note'>{escape(message)}</div>"
+
+
+def unknown(statuses: Mapping[str, str]) -> str:
+    """Hosts whose CPU is not known, by the reason; given with their ``cpu_status``, and not escaped yet."""
+    reasons: dict[str, list[str]] = {}
+    for host, status in statuses.items():
+        reasons.setdefault(CPU_STATUS[status], []).append(host)
+    return "; ".join(f"{some(hosts, _SHOWN)} ({reason})" for reason, hosts in reasons.items())
 
 
 def details(summary: str, body: str) -> str:

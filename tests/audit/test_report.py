@@ -198,3 +198,26 @@ def test_the_command_tells_an_error_in_one_line(tmp_path: Path, capsys: pytest.C
     assert cli.main(["report", str(tmp_path / "none"), "-o", str(tmp_path / "a.html")]) == 1
     assert capsys.readouterr().err.startswith("vmcompat: ")
     assert not (tmp_path / "a.html").exists()
+
+
+@pytest.mark.slow
+def test_the_report_of_500_hosts_and_700_guests_is_smaller_than_5_mb(samples: Path, tmp_path: Path) -> None:
+    source, folder = samples / "mixed", tmp_path / "fleet"
+    (folder / "domains").mkdir(parents=True)
+    for table, key, of in (("hosts.csv", "host", "rack"), ("domains/domains.csv", "domain", "host")):
+        rows = pd.read_csv(source / table, dtype="str")
+        copies = [rows.assign(**{c: rows[c] + f"-{i:02d}" for c in (key, of)}) for i in range(11)]
+        pd.concat(copies).to_csv(folder / table, index=False)
+    for path in [*source.glob("*.xml"), *source.glob("domains/*.xml")]:
+        name, _, rest = path.name.partition(".")
+        for i in range(11):
+            text = (
+                path.read_text()
+                .replace("<uuid>", f"<uuid>{i:x}", 1)
+                .replace(f"<name>{name}</name>", f"<name>{name}-{i:02d}</name>")
+            )
+            (folder / path.relative_to(source)).with_name(f"{name}-{i:02d}.{rest}").write_text(text)
+    fleet = vc.read_fleet(folder)
+    assert len(fleet) == 528
+    made = vc.report(fleet, tmp_path / "audit.html", domains=folder / "domains", at=DAY, progress=False)
+    assert made.stat().st_size < 5_000_000

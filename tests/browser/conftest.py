@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -30,6 +31,13 @@ FLAGS: Final = (
     "--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --disable-component-update "
     "--disable-sync --no-first-run"
 ).split()
+SETTINGS: Final = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "notebook-extension/tracker": {
+        "windowingMode": "none",
+        "scrollPastEnd": False,
+    },  # cells are drawn though nobody scrolls to them
+}
 HERE: Final = ("127.0.0.1", "localhost", "")  # no host at all: data: and blob:
 
 Page = Any  # playwright's, which may not be installed
@@ -48,10 +56,20 @@ class Lab:
 
     def ready(self) -> bool:
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}/api/status?token=t", timeout=5):
-                return True
-        except (URLError, OSError):
+            self._ask("status")
+        except OSError:
             return False
+        return True
+
+    def shut_down_kernels(self) -> None:
+        """Ends what the notebooks left running, so that the next one has the machine to itself."""
+        for session in json.loads(self._ask("sessions")):
+            self._ask(f"sessions/{session['id']}", method="DELETE")
+
+    def _ask(self, what: str, *, method: str = "GET") -> bytes:
+        asked = Request(f"http://127.0.0.1:{self.port}/api/{what}?token=t", method=method)
+        with urlopen(asked, timeout=30) as answer:
+            return bytes(answer.read())
 
 
 @pytest.fixture(scope="session")
@@ -71,11 +89,12 @@ def lab(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab
     folder = tmp_path_factory.mktemp("lab")
     desk = folder / "desk"
     shutil.copytree(ROOT / "notebooks", desk / "notebooks", ignore=shutil.ignore_patterns("kernel-ipc-*", ".ipynb_*"))
-    (desk / "sample_caps").symlink_to(ROOT / "sample_caps")
-    settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    shutil.copytree(ROOT / "sample_caps", desk / "sample_caps")
+    (desk / "tests").symlink_to(ROOT / "tests")  # the rig of 04_migrate
+    for name, chosen in SETTINGS.items():
+        path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(chosen))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -115,38 +134,77 @@ def browser(chromium: str) -> Iterator[Any]:
 
     expect.set_options(timeout=WAIT / 2)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=FLAGS, ignore_default_args=["--hide-scrollbars"]
+        )
         yield browser
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A tab; afterwards its picture is kept, and no request of it has left the machine."""
+@contextmanager
+def tab(browser: Any, lab: Lab, name: str) -> Iterator[Page]:
+    """A tab; in the end its picture is kept, no script of it failed, and no request of it has left the machine."""
     context = browser.new_context(viewport={"width": 1500, "height": 1700}, accept_downloads=True)
     page = context.new_page()
     page.set_default_timeout(WAIT)
     asked: list[str] = []
+    failed: list[str] = []
     page.on("request", lambda r: asked.append(r.url))
-    yield page
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=str(PICTURES / f"{request.node.name}.png"))
-    context.close()
+    page.on("pageerror", lambda e: failed.append(str(e)))
+    try:
+        yield page
+    finally:
+        picture(page, page, name)
+        context.close()
+        lab.shut_down_kernels()
     assert asked, "no request was seen at all: the record is broken"
     assert [url for url in asked if (urlsplit(url).hostname or "") not in HERE] == []
+    assert failed == []
+
+
+@pytest.fixture
+def page(browser: Any, lab: Lab, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A tab for one test."""
+    with tab(browser, lab, request.node.name) as page:
+        yield page
 
 
 @pytest.fixture
 def run_all(lab: Lab, page: Page) -> Callable[[str], None]:
-    """Opens a notebook and runs all its cells, as the menu does."""
+    """Opens a notebook and runs all its cells."""
+    return lambda notebook: run_notebook(page, lab, notebook)
 
-    def run(notebook: str) -> None:
-        page.goto(lab.address(notebook))
-        idle = page.get_by_role("button", name=IDLE)
-        idle.wait_for()
-        page.get_by_text("Run", exact=True).first.click()
-        page.get_by_text("Run All Cells", exact=True).click()
-        page.wait_for_timeout(1500)
-        idle.wait_for()
 
-    return run
+def run_notebook(page: Page, lab: Lab, notebook: str) -> None:
+    """Opens a notebook and runs all its cells, as the menu does; a cell that does not end well fails the test."""
+    from playwright.sync_api import expect
+
+    page.goto(lab.address(notebook))
+    idle = page.get_by_role("button", name=IDLE)
+    idle.wait_for()
+    page.get_by_text("Run", exact=True).first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_function(
+        """() => {
+            const cells = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(cell => cell.innerText);
+            return cells.some(cell => /\\d/.test(cell)) && !cells.includes("[*]:");
+        }"""
+    )
+    idle.wait_for()
+    drawn(page)
+    for error in page.locator("[data-mime-type='application/vnd.jupyter.error']").all():
+        pytest.fail(error.inner_text()[-2000:])
+    for prompt in page.locator(".jp-CodeCell .jp-InputPrompt").all():
+        expect(prompt).to_have_text(re.compile(r"^\[\d+\]:$"))
+
+
+def drawn(page: Page) -> None:
+    """Waits until what has arrived is on the screen."""
+    page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+
+
+def picture(page: Page, part: Any, name: str) -> None:
+    """Keeps what the page or a part of it looks like now."""
+    drawn(page)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    part.screenshot(path=str(PICTURES / f"{name}.png"))

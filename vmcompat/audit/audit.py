@@ -10,6 +10,7 @@ from copyreg import dispatch_table
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
@@ -126,7 +127,7 @@ class Audit:
         """
         if section not in _SECTIONS:
             raise FrameError(f"no section {section!r}: there are {', '.join(_SECTIONS)}")
-        return Section(_SECTIONS[section](self))
+        return Section(f"<div class='vmcompat-audit'>{_SECTIONS[section](self)}</div>")
 
     @cached_property
     def frames(self) -> Mapping[str, pd.DataFrame]:
@@ -194,10 +195,15 @@ class _Pickler(pickle.Pickler):
     dispatch_table = dispatch_table | {MappingProxyType: lambda proxy: (_proxy, (dict(proxy),))}
 
 
+def _style() -> str:
+    """What all sections look like, on a page that has the title."""
+    return f"<style>{(files('vmcompat.audit') / 'sections.css').read_text(encoding='utf-8')}</style>"
+
+
 _PERFORMANCE: Final = "No performance findings: every group's guests get what its best hosts have."
 
 _SECTIONS: Final[Mapping[str, Callable[[Audit], str]]] = {
-    "title": lambda a: f"<h1>{html.escape(a.title)}</h1><p class='day'>{a.case.at.isoformat()}</p>",
+    "title": lambda a: f"{_style()}<h1>{html.escape(a.title)}</h1><p class='day'>{a.case.at.isoformat()}</p>",
     "verdict": lambda a: _findings.verdict(a.verdict, a.findings, a.documents) + _findings.open_counts(a.findings),
     "changes": lambda a: _findings.changes(a.case, a.findings),
     "documents": lambda a: _findings.document_table(a.documents),

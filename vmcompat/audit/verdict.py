@@ -9,7 +9,7 @@ import pandas as pd
 
 from vmcompat.audit.case import Case
 from vmcompat.baseline.answer import some
-from vmcompat.schema import CPU_STATUS
+from vmcompat.markup import count, unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +47,13 @@ def verdict(case: Case, findings: pd.DataFrame) -> tuple[Sentence, ...]:
     )
 
 
-def _count(n: int, one: str, many: str = "") -> str:
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
 def _coverage(case: Case, findings: pd.DataFrame) -> Sentence:
     fleet = case.fleet
-    reasons: dict[str, list[str]] = {}
-    for host, status in fleet.hosts.loc[fleet.unknown, "cpu_status"].items():
-        reasons.setdefault(CPU_STATUS[status], []).append(str(host))
-    told = f"The CPU of {len(fleet.features)} of {_count(len(fleet), 'host')} is known"
+    told = f"The CPU of {len(fleet.features)} of {count(len(fleet), 'host')} is known"
     told += f" ({'what the hypervisor can give' if fleet.view == 'hypervisor' else 'what the host itself is'})"
-    if reasons:
-        told += ", not that of " + "; ".join(f"{some(hosts, 4)} ({why})" for why, hosts in reasons.items())
+    statuses = fleet.hosts.loc[fleet.unknown, "cpu_status"].to_dict()
+    if statuses:
+        told += f", not that of {unknown(statuses)}"
     absent = [
         what
         for what, given in (
@@ -72,12 +66,12 @@ def _coverage(case: Case, findings: pd.DataFrame) -> Sentence:
     ]
     if case.domains is not None:
         n_live, n_running = int(case.domains.frame["live"].sum()), _n_running(case.domains.frame)
-        told += f"; of {_count(len(case.domains), 'guest')} {n_running} run"
+        told += f"; of {count(len(case.domains), 'guest')} {n_running} run"
         told += f", and of {n_live} of these the CPU that they run with was given" if n_live != n_running else ""
     if absent:
         told += f"; not given, and so not judged: {', '.join(absent)}"
     ids = findings.index[(findings["kind"] == "coverage") & (findings["severity"] == "unknown")]
-    return Sentence(told=told + ".", ids=tuple(ids), colour="unknown" if reasons or absent else "green")
+    return Sentence(told=told + ".", ids=tuple(ids), colour="unknown" if statuses or absent else "green")
 
 
 def _n_running(guests: pd.DataFrame) -> int:
@@ -89,14 +83,14 @@ def _security(case: Case, findings: pd.DataFrame) -> Sentence:
     still, waived = found[found["status"] != "waived"], int((found["status"] == "waived").sum())
     expired = int((found["status"] == "waiver expired").sum())
     red, amber = still[still["severity"] == "red"], still[still["severity"] == "amber"]
-    judged = f"over the {_count(len(case.guest_view.features), 'host')} that say what guests are offered"
+    judged = f"over the {count(len(case.guest_view.features), 'host')} that say what guests are offered"
     beside = "".join(
-        [f"; {_count(waived, 'finding is', 'findings are')} waived" if waived else "",
-         f"; {_count(expired, 'waiver has', 'waivers have')} expired" if expired else ""]
+        [f"; {count(waived, 'finding is', 'findings are')} waived" if waived else "",
+         f"; {count(expired, 'waiver has', 'waivers have')} expired" if expired else ""]
     )  # fmt: skip
     if still.empty:
         return Sentence(told=f"Security: nothing found {judged}{beside}.", colour="green")
-    told = f"Security: {_count(len(red), 'red finding')} and {len(amber)} amber {judged}{beside}"
+    told = f"Security: {count(len(red), 'red finding')} and {len(amber)} amber {judged}{beside}"
     what = _subjects(red if len(red) else amber)
     return Sentence(
         told=f"{told}: {what}.", ids=tuple(red.index if len(red) else amber.index),
@@ -120,7 +114,7 @@ def _subjects(found: pd.DataFrame) -> str:
     told = []
     for code in dict.fromkeys(codes):
         subjects = list(dict.fromkeys(found["subject"][codes == code]))
-        noun = _count(len(subjects), _NOUNS.get(code, "guest"))
+        noun = count(len(subjects), _NOUNS.get(code, "guest"))
         told.append(_CODES[code].format(n=noun, who=some(subjects, 3)))
     return "; ".join(told)
 
@@ -130,8 +124,7 @@ def _conformance(case: Case, findings: pd.DataFrame) -> Sentence:
     n = case.twins.frame["group"].nunique()
     alike = " and ".join(case.twins.by)
     same = (
-        f"{_count(n, 'group')} of {case.twins.n_groups} alike by {alike} "
-        f"{'is' if n == 1 else 'are'} no longer identical"
+        f"{count(n, 'group')} of {case.twins.n_groups} alike by {alike} {'is' if n == 1 else 'are'} no longer identical"
     )
     if not case.twins.n_groups:
         same = f"no two known hosts are alike by {alike}, so that no twins could be compared"
@@ -139,7 +132,7 @@ def _conformance(case: Case, findings: pd.DataFrame) -> Sentence:
         return Sentence(told=f"{same[0].upper()}{same[1:]}.", ids=ids, colour="amber" if n else "green")
     verdicts = case.conformance.frame["conforms"].value_counts()
     yes, no, unknown = (int(verdicts.get(v, 0)) for v in ("yes", "no", "unknown"))
-    told = f"{yes} of {_count(len(case.fleet), 'host')} satisfy what is deployed, {no} do not, and of {unknown} it is "
+    told = f"{yes} of {count(len(case.fleet), 'host')} satisfy what is deployed, {no} do not, and of {unknown} it is "
     colour = "red" if no else "unknown" if unknown else "amber" if n else "green"
     return Sentence(told=f"{told}not known; {same}.", ids=ids, colour=colour)
 
@@ -154,7 +147,7 @@ def _mobility(case: Case, findings: pd.DataFrame) -> Sentence:
     found = case.reach.domains
     managed = (found["verdict"] != "free") & (found["n_by_manager"] > 0)
     free, stuck, unknown = (int(((found["verdict"] == v) & ~managed).sum()) for v in ("free", "stuck", "unknown"))
-    told = f"{free} of {_count(len(found), 'guest')} can go to another host today"
+    told = f"{free} of {count(len(found), 'guest')} can go to another host today"
     told += f", {managed.sum()} more if their manager moves them" if managed.any() else ""
     told += f", {stuck} to none" + (f", and of {unknown} that is not known" if unknown else "")
     by = found.loc[(found["verdict"] == "stuck") & ~managed, "held_by"].explode().value_counts()
@@ -182,7 +175,7 @@ def _first(case: Case, findings: pd.DataFrame) -> Sentence:
         "no other pools within these bounds are better" if plan.optimal else f"others win at most {plan.gap:.1%} more"
     )
     if not len(plan.moves):
-        told += f"no move of a host makes the {_count(len(plan.frame), 'pool')} better ({proof})"
+        told += f"no move of a host makes the {count(len(plan.frame), 'pool')} better ({proof})"
     else:
         moved = [f"{host} to {pool}" for host, pool in plan.moves["pool"].items()]
         won = f", which wins {plan.won:,.0f}" if plan.won is not None else ""

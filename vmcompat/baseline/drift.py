@@ -379,5 +379,6 @@ def _fact(what: str, evidence: Evidence) -> _Change:
 
 
 def _sentence(changes: Sequence[_Change]) -> str:
-    causes = dict.fromkeys(c.cause for c in changes if c.cause)
+    causes = [*dict.fromkeys(c.cause for c in changes if c.cause)]
+    causes = [c for c in causes if not any(c != other and c in other for other in causes)]
     return "; ".join(c.words for c in changes) + (f"; likely cause: {'; '.join(causes)}" if causes else "")

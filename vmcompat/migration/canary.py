@@ -211,7 +211,7 @@ def _row(guest: int, record: DomainRecord, views: _Views) -> dict[str, Any]:
             told.append(f"whether it can still go to {some([hosts[i] for i in unsure])} cannot be told ({why})")
             todo.append(remedies)
         if silent:
-            what = f"the libvirt there has no name for {some(names, most=8)}" if names else "a CPU is not known"
+            what = f"the libvirt there has no name for {some(names)}" if names else "a CPU is not known"
             told.append(f"whether it comes back to {_back(own, silent, old, hosts)} after a power cycle on "
                         f"{some([hosts[i] for i in silent])} cannot be told: {what}")  # fmt: skip
             todo.append(_REMEDY)

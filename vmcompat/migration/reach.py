@@ -207,7 +207,8 @@ def reachability(domains: Domains, fleet: Fleet) -> Reachability:
     ----------
     domains : Domains
     fleet : Fleet
-        What its hosts can give guests is taken from their domain capabilities, whatever its view.
+        What its hosts can give guests is taken from their domain capabilities, whatever its view. It holds the guests'
+        own hosts too: of a guest whose host it does not know, the CPU checks cannot tell.
 
     Returns
     -------

@@ -9,8 +9,7 @@ from typing import Any
 from vmcompat.baseline.answer import some
 from vmcompat.baseline.common import Baseline
 from vmcompat.baseline.meanings import in_words
-from vmcompat.schema import CPU_STATUS
-from vmcompat.widgets._html import Cell, count, details, download, note, number, page, refusal, table, text
+from vmcompat.markup import Cell, count, details, download, note, number, page, refusal, table, text, unknown
 from vmcompat.widgets._scene import Loss, severity
 from vmcompat.widgets._state import ExplorerState, KindRow, LossRow, Part
 
@@ -39,14 +38,10 @@ def _chosen(state: ExplorerState) -> str:
         told += " (advisory: what the hosts are, not what their hypervisors can give)"
     parts = [f"<div class='vmcompat-chosen'>{told}</div>"]
     if state.unknown:
-        reasons: dict[str, list[str]] = {}
-        for host, status in state.unknown.items():
-            reasons.setdefault(CPU_STATUS[status], []).append(host)
-        items = "; ".join(f"{some(hosts, _SHOWN)} ({reason})" for reason, hosts in reasons.items())
         are = "host is" if len(state.unknown) == 1 else "hosts are"
         parts.append(
             f"<div class='note vmcompat-unknown'><b>{len(state.unknown)} chosen {are} unknown and in no baseline</b>: "
-            f"{escape(items)}</div>"
+            f"{escape(unknown(state.unknown))}</div>"
         )
     return page(*parts)
 
@@ -59,6 +54,9 @@ def _answer(state: ExplorerState) -> str:
         supposed = [f"{some(sorted(state.gone), _SHOWN)} gone"] if state.gone else []
         supposed += [f"{some(state.patched, _SHOWN)} patched"] if state.patched else []
         parts.append(note(f"In thought only: {'; '.join(supposed)}. No document says so."))
+    if not state.migratable:
+        told = "Libvirt's own answer, under XML, names what cannot be migrated too; a domain is never given that."
+        parts.append(note(told))
     if len(state.parts) > 1:
         vendors = "; ".join(f"{p.label}: {count(len(p.hosts), 'host')}" for p in state.parts)
         parts.append(note(f"{len(state.parts)} baselines, for no guest moves between them live ({vendors})"))
@@ -172,7 +170,7 @@ def _heading(loss: Loss) -> str:
 def _label(state: ExplorerState, row: LossRow) -> Cell:
     more = f" +{row.n_hosts - 1}" if row.n_hosts > 1 else ""
     note = "patched in thought" if row.first in state.patched else state.scene.kinds[row.kind].note
-    return Cell(f"{escape(row.first)}{more} <span class='faint'>{escape(note)}</span>")
+    return Cell(f"{escape(row.first)}{more} <span class='faint'>{escape(note)}</span>", "wide")
 
 
 def _cell(loss: Loss, features: tuple[str, ...]) -> Cell:

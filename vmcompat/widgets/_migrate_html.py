@@ -7,10 +7,10 @@ from typing import Final
 
 from vmcompat.baseline.answer import some
 from vmcompat.connect import shown
+from vmcompat.markup import Cell, count, download, note, number, page, refusal, table, text
 from vmcompat.migration.migrate import GLYPHS, MigrationPlan
 from vmcompat.migration.order import MigrationResult
 from vmcompat.migration.preflight import STOPS, Finding
-from vmcompat.widgets._html import Cell, count, download, note, number, page, refusal, table, text
 from vmcompat.widgets._migrate_state import MigrateState
 from vmcompat.widgets.progress import chart, in_words
 

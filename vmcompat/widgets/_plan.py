@@ -226,6 +226,13 @@ class PoolsState:
         return known.baselines(by=self.demand.current)
 
     @property
+    def unknown(self) -> dict[str, str]:
+        """Hosts that no pool has since their CPU is not known, with the status."""
+        return {
+            host: x.status for host, x in zip(self.fleet.names, self.fleet.readings, strict=True) if x.status != "ok"
+        }
+
+    @property
     def proposed(self) -> pd.DataFrame | None:
         """The baselines of the proposed pools, counted as today's: columns of ``schema.BASELINES``, index ``pool``."""
         found = self.answer

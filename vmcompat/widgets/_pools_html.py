@@ -11,14 +11,14 @@ from vmcompat.baseline.answer import some
 from vmcompat.baseline.meanings import in_words
 from vmcompat.baseline.pools import Pools
 from vmcompat.errors import VmcompatError
-from vmcompat.widgets._html import Cell, count, details, download, note, number, page, refusal, table, text
+from vmcompat.markup import Cell, count, details, download, note, number, page, refusal, table, text, unknown
 from vmcompat.widgets._plan import PoolsState
 
-_COLUMNS: Final = ("model", "level", "n", "features", "controls lost", "capabilities lost")
+_COLUMNS: Final = ("model", "level", "hosts", "features", "controls lost", "capabilities lost")
 _MOST: Final = 60  # rows of a table; what is not shown is counted, and is in the files
 _WIDTH: Final = 620  # of the curve [px]
-_HEIGHT: Final = 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 90, 24, 30
+_HEIGHT: Final = 206
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 90, 24, 46
 _BLUE: Final = "#17507e"
 _ORANGE: Final = "#c26a00"
 
@@ -51,7 +51,7 @@ def _status(state: PoolsState) -> str:
     else:
         told.append(f"<div class='vmcompat-verdict'>{escape(found.explain()[0])}.</div>")
         if found.missing:
-            told.append(note(f"In no pool, since their CPU is not known: {some(found.missing, 8)}"))
+            told.append(note(f"In no pool, since their CPU is not known: {unknown(state.unknown)}"))
         if warnings := [w for w in found.warnings if not w.startswith("without ")]:
             items = "".join(f"<li>{escape(w)}</li>" for w in warnings)
             told.append(details(f"{count(len(warnings), 'thing')} to know before using it", f"<ul>{items}</ul>"))
@@ -89,7 +89,8 @@ def _curve(state: PoolsState) -> str:
             f"today {today:,.0f}</text>"
         )
     for k in ks:
-        shapes.append(f"<text x='{x(k):.1f}' y='{_HEIGHT - 14}' text-anchor='middle'>{k}</text>")
+        weight = " font-weight='600'" if k == state.k else ""
+        shapes.append(f"<text x='{x(k):.1f}' y='{_HEIGHT - 28}' text-anchor='middle'{weight}>{k}</text>")
         if k not in solved:
             if k in state.found:
                 shapes.append(f"<text x='{x(k):.1f}' y='{_HEIGHT - _BOTTOM - 4}' text-anchor='middle' fill='#b3121d'>"
@@ -107,11 +108,10 @@ def _curve(state: PoolsState) -> str:
         if here:
             shapes.append(f"<text x='{x(k):.1f}' y='{y(p.value) - 11:.1f}' text-anchor='middle' font-weight='600'>"
                           f"{p.value:,.0f}</text>")  # fmt: skip
-    for value in (low, high):
-        at = min(max(value, min(values)), max(values))
+    for at in sorted({min(values), max(values)}):
         shapes.append(f"<text x='{_LEFT - 8}' y='{y(at) + 4:.1f}' text-anchor='end'>{at:,.0f}</text>")
     key = "pools; filled: proven to be the best; ×: the demands cannot be met"
-    shapes.append(f"<text x='{_LEFT}' y='{_HEIGHT - 1}' class='faint'>{key}</text>")
+    shapes.append(f"<text x='{_LEFT}' y='{_HEIGHT - 6}' class='faint'>{key}</text>")
     spoken = "; ".join(f"{k}: {solved[k].value:,.0f}" for k in order)
     return (
         "<h4>Value kept, by number of pools</h4>"
@@ -205,7 +205,9 @@ def _moves(found: Pools) -> str:
 def _export(found: Pools) -> list[str]:
     frames = {"pools": found.frame, "placement": found.placement, "moves": found.moves}
     links = [
-        download(_flat(frame).to_csv(), name=f"{name}.csv", kind="text/csv", words=f"{name}.csv ({len(frame)} rows)")
+        download(
+            _flat(frame).to_csv(), name=f"{name}.csv", kind="text/csv", words=f"{name}.csv ({count(len(frame), 'row')})"
+        )
         for name, frame in frames.items()
     ]
     shown = ["<h4>Frames</h4>", "<br>".join(links), "<h4>Baseline of each pool, for its domains</h4>"]
@@ -216,7 +218,7 @@ def _export(found: Pools) -> list[str]:
             shown.append(f"<div>{escape(str(name))}</div>{refusal(str(e))}")
             continue
         link = download(base.guest_xml, name=f"{name}-{base.model}.xml", kind="text/xml", words=f"{name}: {base.model}")
-        shown.append(f"<div>{link}{details('show', f'<pre>{escape(base.guest_xml)}</pre>')}</div>")
+        shown.append(f"<div class='file'>{link}{details('show', f'<pre>{escape(base.guest_xml)}</pre>')}</div>")
     return shown
 
 

@@ -9,11 +9,11 @@ from typing import Any, Final, cast
 
 import ipywidgets as w
 
+from vmcompat import markup
 from vmcompat.errors import FrameError, VmcompatError
 from vmcompat.fleet.frames import Fleet
 from vmcompat.plot._canvas import PlotAxes
 from vmcompat.plot.features import features
-from vmcompat.widgets import _html as html
 from vmcompat.widgets._explorer_html import render, row_label
 from vmcompat.widgets._later import Later
 from vmcompat.widgets._scene import counted
@@ -179,13 +179,13 @@ class Explorer(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
             except VmcompatError as e:
                 self.state = before
                 self._show()
-                self.message.value = html.page(html.refusal(str(e)))
+                self.message.value = markup.page(markup.refusal(str(e)))
 
     def _show(self) -> None:
         shown = render(self.state)
         self._busy = True
         try:
-            self.chosen.value = html.STYLE + shown["chosen"]
+            self.chosen.value = markup.STYLE + shown["chosen"]
             self.answer.value, self.xml.value = shown["answer"], shown["xml"]
             self._list_kinds()
             if self.column.value != (self.state.column or _EVERY):
@@ -207,7 +207,7 @@ class Explorer(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
             self.kinds.children = self._rows[: len(rows)]
         more = rows[_ROWS:]
         told = f"and {len(more)} more kinds of {sum(len(r.hosts) for r in more)} hosts: narrow the search to click them"
-        self.rest.value = html.page(html.note(told)) if more else ""
+        self.rest.value = markup.page(markup.note(told)) if more else ""
 
     def _row(self) -> w.Checkbox:
         box = w.Checkbox(indent=False, layout=w.Layout(width="97%"))
@@ -218,7 +218,7 @@ class Explorer(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
     def _draw_soon(self) -> None:
         if self.tabs.selected_index == _MATRIX and self._drawn is not self.state:
             shown = self.matrix.children[-1]
-            self.matrix.children = [w.HTML(html.page(html.note("drawing ..."))), shown]
+            self.matrix.children = [w.HTML(markup.page(markup.note("drawing ..."))), shown]
             self._later.ask(self._draw)
 
     def _draw(self) -> bool:
@@ -226,7 +226,7 @@ class Explorer(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
             picture = cast(PlotAxes, features(self.state.selection))
             self.matrix.children = [w.HTML(picture._repr_html_())]
         except VmcompatError as e:
-            self.matrix.children = [w.HTML(html.page(html.refusal(str(e))))]
+            self.matrix.children = [w.HTML(markup.page(markup.refusal(str(e))))]
         self._drawn = self.state
         return False
 

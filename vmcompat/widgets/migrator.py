@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import ipywidgets as w
 
+from vmcompat import markup
 from vmcompat.connect import shown
 from vmcompat.errors import MigrationError, VmcompatError
 from vmcompat.migration.migrate import MigrationPlan
 from vmcompat.migration.order import Restart
 from vmcompat.migration.preflight import Finding
-from vmcompat.widgets import _html as html
 from vmcompat.widgets._migrate_html import force_label, happening, render
 from vmcompat.widgets._migrate_state import MigrateState, running_domains
 
@@ -238,7 +238,7 @@ class Migrator(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
         parts = happening(state) if state.plan is self._drawn else render(state)
         self._drawn = state.plan
         for name, content in parts.items():
-            getattr(self, name).value = html.STYLE + content if name == "status" else content
+            getattr(self, name).value = markup.STYLE + content if name == "status" else content
         self._showing = True
         try:
             self._follow()
@@ -267,7 +267,7 @@ class Migrator(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
         passed = state.plan.order.force if state.plan else ()
         wanted = [(force_label(f), f.evidence, f.id in passed) for f in state.forceable]
         if [(box.description, box.tooltip, box.value) for box in self.force.children[1:]] != wanted:
-            head = w.HTML(html.page("<b>Pass at your own word, and on record:</b>"))
+            head = w.HTML(markup.page("<b>Pass at your own word, and on record:</b>"))
             boxes = [self._box(f, passed=f.id in passed) for f in state.forceable]
             self.force.children = [head, *boxes] if boxes else []
         for box in self.force.children[1:]:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import ipywidgets as w
 
+from vmcompat import markup
 from vmcompat.errors import FrameError, VmcompatError
 from vmcompat.fleet.frames import Fleet
-from vmcompat.widgets import _html as html
 from vmcompat.widgets._later import Later
 from vmcompat.widgets._plan import WEIGHED, Answer, Demand, PoolsState, usual_weights
 from vmcompat.widgets._pools_html import progress, render
@@ -77,6 +77,7 @@ class Planner(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
         for widget, name in (
             (self, "pools"),
             (self.k, "k"),
+            (self.pool, "pool"),
             (self.status, "status"),
             (self.proposal, "proposal"),
             (self.moves, "moves"),
@@ -111,9 +112,12 @@ class Planner(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self.pinned = w.HTML()
         self._pins = w.VBox([self.pinned, self.unpin], layout=w.Layout(display="none"))
         self.weights = {
-            group: w.BoundedFloatText(description=group, value=weight, min=0, max=1000, step=1, **full)
+            group: w.BoundedFloatText(
+                description=group, value=weight, min=0, max=1000, step=1,
+                layout=full["layout"], style={"description_width": "165px"},
+            )
             for group, weight in usual_weights().items()
-        }
+        }  # fmt: skip
         self.defaults = w.Button(description="default weights", layout=w.Layout(width="130px"))
         self._weights = w.Accordion([w.VBox([*self.weights.values(), self.defaults])], titles=("Weights by group",))
         self._weights.add_class("vmcompat-weights")
@@ -157,7 +161,7 @@ class Planner(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
                 self.state = change()
                 self.message.value = ""
             except VmcompatError as e:
-                self.message.value = html.page(html.refusal(str(e)))
+                self.message.value = markup.page(markup.refusal(str(e)))
             self._answer()
 
     def _answer(self) -> None:
@@ -181,7 +185,7 @@ class Planner(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self._shown = state.demand, state.answer
         for name, content in shown.items():
             part = getattr(self, name)
-            part.value = html.STYLE + content if part is self.status else content
+            part.value = markup.STYLE + content if part is self.status else content
         self._busy = True
         try:
             self._follow()
@@ -200,10 +204,12 @@ class Planner(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
             field.value = chosen[group]
         found = self.state.answer
         names = [] if found is None or isinstance(found, str) else list(found.frame.index)
-        if list(self.pool.options) != names:
+        if found is not None and list(self.pool.options) != names:  # a choice outlives the wait for an answer
             kept = self.pool.value if self.pool.value in names else None
             self.pool.options = names
             self.pool.value = kept or (names[0] if names else None)
         self._pins.layout.display = "" if demand.pins else "none"
-        items = "".join(f"<li>{html.text(f'{p.host} goes with {p.beside} ({p.pool})').html}</li>" for p in demand.pins)
-        self.pinned.value = html.page(f"<ul class='vmcompat-pins'>{items}</ul>")
+        items = "".join(
+            f"<li>{markup.text(f'{p.host} goes with {p.beside} ({p.pool})').html}</li>" for p in demand.pins
+        )
+        self.pinned.value = markup.page(f"<ul class='vmcompat-pins'>{items}</ul>")
