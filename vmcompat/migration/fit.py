@@ -116,7 +116,7 @@ def ask(end: End) -> str:
 
 def _untold(end: End, silent: list[str]) -> Verdict:
     return Verdict(
-        "unknown", f"the libvirt {end.libvirt} of {end.name} has no name for {', '.join(silent)}",
+        "unknown", f"the libvirt {end.libvirt} of {end.name} has no name for {some(silent, most=12)}",
         "upgrade it, or take these features out of the guest",
     )  # fmt: skip
 

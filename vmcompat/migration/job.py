@@ -190,7 +190,9 @@ class _Bar:
 
     def close(self, *, complete: bool) -> None:
         if self._bar is not None:
-            self._bar.n = self._bar.total if complete else self._bar.n
+            if complete:  # the last look was some time before the end
+                self._bar.n = self._bar.total
+                self._bar.set_postfix_str("arrived")
             self._bar.close()
 
 
