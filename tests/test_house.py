@@ -33,7 +33,8 @@ PLAN = [
     ),
     *room(
         "migration",
-        "domain domains apply observe demand fit preflight kinds reach canary job order run migrate evacuate",
+        "domain domains apply observe demand fit preflight kinds reach canary wordings explain job order run "
+        "migrate evacuate",
     ),
     "markup",
     *room(

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vmcompat.migration.demand import demand as demand
     from vmcompat.migration.domains import Domains as Domains
     from vmcompat.migration.domains import read_domains as read_domains
+    from vmcompat.migration.explain import explain_error as explain_error
     from vmcompat.migration.migrate import plan_migration
     from vmcompat.migration.reach import reachability as reachability
 
@@ -81,6 +82,7 @@ _LAZY = {
     "conforms": "vmcompat.baseline.conforms",
     "demand": "vmcompat.migration.demand",
     "drift": "vmcompat.baseline.drift",
+    "explain_error": "vmcompat.migration.explain",
     "frontier": "vmcompat.baseline.frontier",
     "identical": "vmcompat.baseline.identical",
     "maximal_baselines": "vmcompat.baseline.maximal",

@@ -638,6 +638,23 @@ MIGRATION_PROGRESS: Final[Mapping[str, str]] = {
 ``memory_bps`` [bytes/s], ``memory_dirty_rate`` [pages/s], ``auto_converge_throttle`` [%], sizes [bytes]."""
 
 
+ERRORS_EXPLAINED: Final[Mapping[str, str]] = {
+    "kind": "str",
+    "weight": "str",
+    "features": "object",
+    "cause": "str",
+    "remedy": "str",
+    "lack": "object",
+    "have": "object",
+    "cannot_tell": "object",
+    "text": "str",
+    "line": "int64",
+}
+"""``explain_error().frame``, one row a problem, causes first: ``kind`` a stable id, "unknown" where the text says
+nothing that is known; ``weight`` is cause, symptom or warning. ``features`` (tuple) are the CPU features that it names,
+in libvirt's spelling; hosts of the fleet (tuples) ``lack`` at least one of them, ``have`` all, or neither can be told.
+``text`` is what says so, ``line`` where it begins, from 1."""
+
 DRIFT: Final[Mapping[str, str]] = {
     "host": "str",
     "what": "str",
