@@ -34,7 +34,7 @@ PLAN = [
     *room(
         "migration",
         "domain domains apply observe demand fit preflight kinds reach canary wordings explain job order run "
-        "migrate evacuate",
+        "migrate placing room evacuate losses",
     ),
     "markup",
     *room(

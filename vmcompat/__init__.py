@@ -41,7 +41,11 @@ if TYPE_CHECKING:
     from vmcompat.migration.demand import demand as demand
     from vmcompat.migration.domains import Domains as Domains
     from vmcompat.migration.domains import read_domains as read_domains
+    from vmcompat.migration.evacuate import Evacuation as Evacuation
+    from vmcompat.migration.evacuate import plan_evacuation as plan_evacuation
     from vmcompat.migration.explain import explain_error as explain_error
+    from vmcompat.migration.losses import Losses as Losses
+    from vmcompat.migration.losses import survives_loss as survives_loss
     from vmcompat.migration.migrate import plan_migration
     from vmcompat.migration.reach import reachability as reachability
 
@@ -74,6 +78,8 @@ _LAZY = {
     "Baseline": "vmcompat.baseline.common",
     "Comparison": "vmcompat.baseline.compare",
     "Domains": "vmcompat.migration.domains",
+    "Evacuation": "vmcompat.migration.evacuate",
+    "Losses": "vmcompat.migration.losses",
     "admit": "vmcompat.baseline.generations",
     "apply_baseline": "vmcompat.migration.apply",
     "canary": "vmcompat.migration.canary",
@@ -88,6 +94,7 @@ _LAZY = {
     "maximal_baselines": "vmcompat.baseline.maximal",
     "migration_matrix": "vmcompat.baseline.compare",
     "models": "vmcompat.baseline.named",
+    "plan_evacuation": "vmcompat.migration.evacuate",
     "plan_migration": "vmcompat.migration.migrate",
     "pool_curve": "vmcompat.baseline.pools",
     "pools": "vmcompat.baseline.pools",
@@ -95,6 +102,7 @@ _LAZY = {
     "read_domains": "vmcompat.migration.domains",
     "report": "vmcompat.audit.report",
     "retire": "vmcompat.baseline.generations",
+    "survives_loss": "vmcompat.migration.losses",
     "twins": "vmcompat.baseline.twins",
     "veto": "vmcompat.baseline.veto",
     "what_if": "vmcompat.baseline.what_if",

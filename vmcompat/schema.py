@@ -595,6 +595,94 @@ and, after a power cycle there, not come back, since other hosts lack the ``miss
 (tuple) are the hosts it is about, ``lost`` (tuple) those that it could reach before and no longer can. ``n_before`` and
 ``n_after`` count the hosts that it can go to."""
 
+EVACUATION: Final[Mapping[str, str]] = {
+    "source": "str",
+    "target": "str",
+    "wave": "Int64",
+    "memory": "Int64",
+    "vcpus": "Int64",
+    "n_places": "Int64",
+    "verdict": "str",
+    "reasons": "object",
+    "evidence": "str",
+    "remedy": "str",
+}
+"""``plan_evacuation().frame``, index ``domain``, in the order of the guests: ``verdict`` is moves, managed (only its
+manager may move it), unknown (whether it has a place depends on what is not known), stuck (no host can take it), full
+(hosts could, and have no room beside what is placed) or off (it stays). ``target`` and ``wave`` are missing where it
+does not move; ``memory`` [KiB] and ``vcpus`` are what it takes; ``n_places`` counts the hosts that would have had room
+for it alone, with those that it stays together with. ``reasons`` (tuple): ids of checks at the nearest host, or
+memory, vcpus, apart, together, name, doubt."""
+
+EVACUATION_TARGETS: Final[Mapping[str, str]] = {
+    "n_domains": "int64",
+    "memory_before": "int64",
+    "memory_after": "int64",
+    "memory": "int64",
+    "memory_share": "float64",
+    "vcpus_before": "int64",
+    "vcpus_after": "int64",
+}
+"""``plan_evacuation().targets``, index ``host``, in the order of the fleet: what comes there, the memory that guests
+have there before and after, that of the host [KiB], and which share of it they have then."""
+
+LOSSES: Final[Mapping[str, str]] = {
+    "hosts": "object",
+    "n_like": "int64",
+    "n_domains": "int64",
+    "n_placed": "int64",
+    "verdict": "str",
+    "without_place": "object",
+    "memory_borrowed": "int64",
+    "vcpus_borrowed": "int64",
+}
+"""``survives_loss().frame``, one row for hosts (tuple) that are lost at once, and for the ``n_like`` sets of hosts that
+are equal to them in all that matters, these included: how many guests ran there and how many can start elsewhere,
+whether all can (yes, no, unknown), the guests without a place (tuple), and what would have to be borrowed for those
+that only lack room: memory [KiB] and virtual CPUs."""
+
+LOSSES_DOMAINS: Final[Mapping[str, str]] = {
+    "hosts": "object",
+    "domain": "str",
+    "source": "str",
+    "memory": "Int64",
+    "vcpus": "Int64",
+    "verdict": "str",
+    "reasons": "object",
+    "evidence": "str",
+    "remedy": "str",
+}
+"""``survives_loss().domains``, one row for lost hosts (tuple) and a guest without a place then; columns as in
+``EVACUATION``."""
+
+LOSSES_BORROW: Final[Mapping[str, str]] = {
+    "hosts": "object",
+    "like": "str",
+    "model": "str",
+    "memory": "int64",
+    "vcpus": "int64",
+    "domains": "object",
+}
+"""``survives_loss().borrow``, one row for lost hosts (tuple) and a host that would have to be larger: ``memory`` [KiB]
+and virtual CPUs that are short on a host ``like`` it, whose CPU's ``model`` is named, and the guests that it takes."""
+
+ERRORS_EXPLAINED: Final[Mapping[str, str]] = {
+    "kind": "str",
+    "weight": "str",
+    "features": "object",
+    "cause": "str",
+    "remedy": "str",
+    "lack": "object",
+    "have": "object",
+    "cannot_tell": "object",
+    "text": "str",
+    "line": "int64",
+}
+"""``explain_error().frame``, one row a problem, causes first: ``kind`` a stable id, "unknown" where the text says
+nothing that is known; ``weight`` is cause, symptom or warning. ``features`` (tuple) are the CPU features that it names,
+in libvirt's spelling; hosts of the fleet (tuples) ``lack`` at least one of them, ``have`` all, or neither can be told.
+``text`` is what says so, ``line`` where it begins, from 1."""
+
 PREFLIGHT: Final[Mapping[str, str]] = {
     "id": "str",
     "severity": "str",
@@ -637,23 +725,6 @@ MIGRATION_PROGRESS: Final[Mapping[str, str]] = {
 """One row each time a running migration was looked at, by libvirt's names: ``time_elapsed`` and ``downtime`` [ms],
 ``memory_bps`` [bytes/s], ``memory_dirty_rate`` [pages/s], ``auto_converge_throttle`` [%], sizes [bytes]."""
 
-
-ERRORS_EXPLAINED: Final[Mapping[str, str]] = {
-    "kind": "str",
-    "weight": "str",
-    "features": "object",
-    "cause": "str",
-    "remedy": "str",
-    "lack": "object",
-    "have": "object",
-    "cannot_tell": "object",
-    "text": "str",
-    "line": "int64",
-}
-"""``explain_error().frame``, one row a problem, causes first: ``kind`` a stable id, "unknown" where the text says
-nothing that is known; ``weight`` is cause, symptom or warning. ``features`` (tuple) are the CPU features that it names,
-in libvirt's spelling; hosts of the fleet (tuples) ``lack`` at least one of them, ``have`` all, or neither can be told.
-``text`` is what says so, ``line`` where it begins, from 1."""
 
 DRIFT: Final[Mapping[str, str]] = {
     "host": "str",
