@@ -34,7 +34,7 @@ PLAN = [
     *room(
         "migration",
         "domain domains apply observe demand fit preflight kinds reach canary wordings explain job order run "
-        "migrate placing room evacuate losses",
+        "migrate placing room ledger evacuate losses",
     ),
     "markup",
     *room(

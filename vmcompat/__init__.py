@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vmcompat.migration.evacuate import Evacuation as Evacuation
     from vmcompat.migration.evacuate import plan_evacuation as plan_evacuation
     from vmcompat.migration.explain import explain_error as explain_error
+    from vmcompat.migration.ledger import restart_ledger as restart_ledger
     from vmcompat.migration.losses import Losses as Losses
     from vmcompat.migration.losses import survives_loss as survives_loss
     from vmcompat.migration.migrate import plan_migration
@@ -101,6 +102,7 @@ _LAZY = {
     "reachability": "vmcompat.migration.reach",
     "read_domains": "vmcompat.migration.domains",
     "report": "vmcompat.audit.report",
+    "restart_ledger": "vmcompat.migration.ledger",
     "retire": "vmcompat.baseline.generations",
     "survives_loss": "vmcompat.migration.losses",
     "twins": "vmcompat.baseline.twins",

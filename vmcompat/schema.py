@@ -666,6 +666,32 @@ LOSSES_BORROW: Final[Mapping[str, str]] = {
 """``survives_loss().borrow``, one row for lost hosts (tuple) and a host that would have to be larger: ``memory`` [KiB]
 and virtual CPUs that are short on a host ``like`` it, whose CPU's ``model`` is named, and the guests that it takes."""
 
+LEDGER: Final[Mapping[str, str]] = {
+    "host": "str",
+    "state": "str",
+    "manager": "str",
+    "running": "str",
+    "stored": "str",
+    "on_it": "boolean",
+    "written": "boolean",
+    "beyond": "object",
+    "missing": "object",
+    "action": "str",
+    "wave": "Int64",
+    "n_hosts": "Int64",
+    "moves_today": "boolean",
+    "until": "str",
+    "evidence": "str",
+    "remedy": "str",
+}
+"""``restart_ledger().frame``, index ``domain``: ``running`` and ``stored`` are the models (or modes) of the CPU that a
+guest has and of the one that it starts with next; ``on_it`` whether the former is the baseline, missing for a guest
+that is off, ``written`` whether the latter is. ``beyond`` and ``missing`` (tuples) are features that the running CPU
+has more and less than the baseline. ``action`` is none, write, cycle (power off and on), write and cycle, unknown, or
+elsewhere for guests that the baseline is not for; ``wave`` counts from 1. Of the fleet, if given: ``n_hosts`` to which
+the guest can go as it is, ``moves_today`` whether to one at least, ``until`` "power cycle" where what is stored brings
+more than it runs with, so that its next start may end that."""
+
 ERRORS_EXPLAINED: Final[Mapping[str, str]] = {
     "kind": "str",
     "weight": "str",

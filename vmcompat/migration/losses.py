@@ -144,7 +144,6 @@ def survives_loss(
     >>> domains = vc.read_domains("sample_caps/mixed/domains")
     >>> survives_loss(fleet, domains.select(f"host in {fleet.names}"))
     <Losses of 1 host at once: 6 yes, 2 no; ok: False>
-    <Losses of 1 host at once: 6 yes, 2 no; ok: False>
     """
     if not 1 <= n < len(fleet):
         raise FrameError(f"n={n}: at least one host is lost, and one of the {len(fleet)} is left")
