@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import vmcompat as vc
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = list(sys.argv[1:] if arguments is None else arguments)
     asked = parser.parse_args(given)
+    day = asked.at or datetime.now(UTC).date().isoformat()
     try:
         fleet = vc.read_fleet(
             asked.fleet[0] if len(asked.fleet) == 1 else asked.fleet, view=asked.view, errors="collect"
@@ -43,12 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             since=asked.since,
             waivers=asked.waivers,
             pdf=asked.pdf,
-            at=asked.at,
+            at=day,
             by=asked.by,
             alike=asked.alike,
             notebook=asked.notebook,
             progress=not asked.quiet,
-            command=_again(given, asked.at),
+            command=shlex.join(["vmcompat", *given, *([] if asked.at else ["--at", day])]),
         )
     except (VmcompatError, OSError) as e:
         print(f"vmcompat: {e}", file=sys.stderr)
@@ -82,14 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--pdf", action="store_true", help="print it with Chromium too")
     add("-q", "--quiet", action="store_true", help="do not tell the sections as they are made")
     return parser
-
-
-def _again(given: Sequence[str], at: str | None) -> str:
-    """The same command, on the same day."""
-    from datetime import UTC, datetime
-
-    day = [] if at else ["--at", datetime.now(UTC).date().isoformat()]
-    return shlex.join(["vmcompat", *given, *day])
 
 
 def _baseline(given: Sequence[str]) -> str | Mapping[str, str] | None:

@@ -156,6 +156,26 @@ def test_a_damaged_record_is_one_clear_error(samples: Path, tmp_path: Path, reco
         vc.Audit.of(vc.read_fleet(samples / "virsh_pair"), since=tmp_path / "page.html")
 
 
+def test_a_place_where_something_else_would_be_lost_is_refused(samples: Path, tmp_path: Path) -> None:
+    fleet = vc.read_fleet(samples / "virsh_pair")
+    with pytest.raises(vc.VmcompatError, match=r"audit\.xlsx: the report is an HTML file"):
+        vc.report(fleet, tmp_path / "audit.xlsx")
+    (tmp_path / "audit.tables").mkdir()
+    (tmp_path / "audit.tables" / "thesis.txt").write_text("mine")
+    with pytest.raises(vc.VmcompatError, match=r"audit\.tables is replaced with the tables, and holds thesis\.txt"):
+        vc.report(fleet, tmp_path / "audit.html")
+    assert (tmp_path / "audit.tables" / "thesis.txt").read_text() == "mine"
+
+
+def test_findings_and_groups_have_names_of_their_own(samples: Path) -> None:
+    fleet = vc.read_fleet(samples / "mixed", view="host")
+    audit = vc.Audit.of(fleet, domains=samples / "mixed" / "domains", at=DAY)
+    labels = [group.label for group in audit.case.groups]
+    assert len(set(labels)) == len(labels)
+    assert "ams-r2" in labels
+    assert audit.findings.index.is_unique
+
+
 def test_a_changed_copy_of_the_notebook_is_what_is_executed(samples: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("f'{len(audit.case.fleet)} hosts, says the planner'"))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from vmcompat.audit.case import Case
 from vmcompat.audit.mitigations import AS_ITS_HOST, MITIGATIONS, STATES, Mitigation, state, states
+from vmcompat.audit.points import KINDS, SEVERITIES
 from vmcompat.audit.verdict import Sentence
 from vmcompat.baseline.answer import some
 from vmcompat.markup import Cell, count, details, note, number, table, text
@@ -279,15 +280,13 @@ def _guest_states(case: Case, mitigation: Mitigation) -> list[str] | None:
 def open_counts(findings: pd.DataFrame) -> str:
     """How many findings of each kind and severity are open, as a small table."""
     still = findings[findings["status"] != "waived"]
-    kinds = ("security", "coverage", "operation", "performance")
-    severities = ("red", "amber", "unknown", "note")
     rows = []
-    for kind in kinds:
+    for kind in KINDS:
         open_here = still.loc[still["kind"] == kind, "severity"].value_counts()
         waived = int(((findings["kind"] == kind) & (findings["status"] == "waived")).sum())
-        numbers = [number(int(open_here.get(s, 0)), kind="red" if s == "red" else "") for s in severities]
+        numbers = [number(int(open_here.get(s, 0)), kind="red" if s == "red" else "") for s in SEVERITIES]
         rows.append([text(kind), *numbers, number(waived)])
-    return table(["", *severities, "waived"], rows, numbers=5, name="counts")
+    return table(["", *SEVERITIES, "waived"], rows, numbers=5, name="counts")
 
 
 def names(hosts: Sequence[str], most: int = 6) -> str:

@@ -103,9 +103,7 @@ class Audit:
     @cached_property
     def findings(self) -> pd.DataFrame:
         """What was found, worst first: columns of ``schema.AUDIT``, index ``id``."""
-        found = judged(self.case, points(self.case))
-        order = found["severity"].map({"red": 0, "amber": 1, "unknown": 2, "note": 3})
-        return found.loc[order.sort_values(kind="stable").index]
+        return judged(self.case, points(self.case))
 
     @cached_property
     def verdict(self) -> tuple[Sentence, ...]:

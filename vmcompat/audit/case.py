@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -88,7 +88,6 @@ class Case:
     at: date
     by: str | None
     alike: tuple[str, ...]
-    _views: dict[str, Fleet] = field(default_factory=dict, repr=False)
 
     @cached_property
     def host_view(self) -> Fleet:
@@ -109,15 +108,13 @@ class Case:
     def groups(self) -> tuple[Group, ...]:
         """Those that swap guests today, most hosts first."""
         rows = self.fleet.baselines(by=self.by, allow_missing=True).reset_index().to_dict("records")
-        seen: dict[str, int] = {}
-        for row in rows:
-            seen[self._value(row)] = seen.get(self._value(row), 0) + 1
+        parts = [self._label_parts(row) for row in rows]
         unknown = frozenset(self.fleet.unknown)
         groups = []
-        for row in rows:
-            vendor = row["vendor"] if isinstance(row["vendor"], str) else "vendor not known"
-            value = self._value(row)
-            label = value if seen[value] == 1 and self.by else f"{value} {vendor}".strip()
+        for row, own in zip(rows, parts, strict=True):
+            # as short as no other group has it
+            short = (own[:n] for n in range(1 if self.by else 2, 3))
+            label = next((s for s in short if sum(p[: len(s)] == s for p in parts) == 1), own)
             hosts = tuple(row["hosts"])
             base, reason = None, ""
             try:
@@ -125,16 +122,15 @@ class Case:
             except NoBaselineError as e:
                 reason = str(e)
             groups.append(
-                Group(label=label, hosts=hosts, unknown=tuple(h for h in hosts if h in unknown), base=base,
-                      reason=reason)
+                Group(label=" ".join(label).strip(), hosts=hosts, unknown=tuple(h for h in hosts if h in unknown),
+                      base=base, reason=reason)
             )  # fmt: skip
         return tuple(groups)
 
-    def _value(self, row: Mapping[Any, Any]) -> str:
-        if self.by is None:
-            return ""
-        value = row[self.by]
-        return f"no {self.by}" if pd.isna(value) else str(value)
+    def _label_parts(self, row: Mapping[Any, Any]) -> tuple[str, str, str]:
+        value = "" if self.by is None else f"no {self.by}" if pd.isna(row[self.by]) else str(row[self.by])
+        vendor = row["vendor"] if isinstance(row["vendor"], str) else "vendor not known"
+        return value, vendor, row["arch"] if isinstance(row["arch"], str) else "architecture not known"
 
     @cached_property
     def group_of(self) -> Mapping[str, str]:
@@ -155,13 +151,8 @@ class Case:
         return conforms(self.fleet, baseline=self.deployed, by=by)
 
     @cached_property
-    def veto(self) -> Veto | None:
-        """Who keeps what from whom over each vendor; None where no CPU is known."""
-        return veto(self.known) if len(self.known) else None
-
-    @cached_property
     def vetoes(self) -> Mapping[str, Veto]:
-        """The same within each group of two or more known hosts."""
+        """Who keeps what from whom within each group of two or more known hosts."""
         found = {}
         for group in self.groups:
             hosts = [h for h in group.hosts if h not in group.unknown]

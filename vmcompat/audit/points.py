@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pandas as pd
@@ -18,7 +18,7 @@ from vmcompat.schema import AUDIT, frame
 
 _ALARMING: Final = 50.0  # the weight of a control that closes a hole rather than making its closing cheaper
 _IN_ID: Final = 3  # names
-KINDS: Final = ("coverage", "security", "performance", "operation")
+KINDS: Final = ("security", "coverage", "operation", "performance")
 SEVERITIES: Final = ("red", "amber", "unknown", "note")
 
 
@@ -50,18 +50,25 @@ class Point:
 
 
 def points(case: Case) -> tuple[Point, ...]:
-    """All findings, security first, red first, else in the order in which they were looked for."""
-    found = [point for look in _LOOKS for point in look(case)]
-    kinds = ("security", "coverage", "operation", "performance")
-    return tuple(sorted(found, key=lambda p: (SEVERITIES.index(p.severity), kinds.index(p.kind))))
+    """All findings, in the order in which they were looked for; what has one id is one."""
+    found: dict[str, Point] = {}
+    for point in (point for look in _LOOKS for point in look(case)):
+        if (first := found.get(point.id)) is not None:
+            sources = tuple(dict.fromkeys((*first.sources, *point.sources)))
+            point = replace(first, told=f"{first.told}; {point.told}", sources=sources)
+        found[point.id] = point
+    return tuple(found.values())
 
 
-def judged(case: Case, found: Iterable[Point]) -> pd.DataFrame:
-    """The findings with what waivers and the earlier report say of them: columns of ``schema.AUDIT``, index ``id``."""
+def judged(case: Case, found: Sequence[Point]) -> pd.DataFrame:
+    """The findings with what waivers and the earlier report say of them, worst first, then security first.
+
+    Columns of ``schema.AUDIT``, index ``id``.
+    """
     waivers = {waiver.finding: waiver for waiver in case.waivers or ()}
-    earlier = None if case.before is None else frozenset(case.before.findings)
+    known_then = case.before is not None and case.before.has_findings
+    earlier = frozenset(case.before.findings if case.before is not None else ())
     rows = []
-    found = list(found)
     for point in found:
         waiver = waivers.get(point.id)
         status = "open" if waiver is None else "waived" if waiver.holds(case.at) else "waiver expired"
@@ -76,13 +83,16 @@ def judged(case: Case, found: Iterable[Point]) -> pd.DataFrame:
                 "owner": waiver and waiver.owner,
                 "expiry": waiver and waiver.expiry.isoformat(),
                 "waived_because": waiver and waiver.reason,
-                "is_new": None if earlier is None or case.before is None or not case.before.has_findings
-                else point.id not in earlier,
+                "is_new": point.id not in earlier if known_then else None,
                 "sources": tuple(source for source, _ in point.sources),
                 "sha256": tuple(sha256 for _, sha256 in point.sources),
             }
         )  # fmt: skip
-    return frame(AUDIT, rows, index=pd.Index([point.id for point in found], dtype="str", name="id"))
+    table = frame(AUDIT, rows, index=pd.Index([point.id for point in found], dtype="str", name="id"))
+    worst_first = sorted(
+        range(len(rows)), key=lambda i: (SEVERITIES.index(rows[i]["severity"]), KINDS.index(rows[i]["kind"]))
+    )
+    return table.iloc[worst_first]
 
 
 # ---- what could not be seen
@@ -336,7 +346,7 @@ def _levels(case: Case) -> Iterator[Point]:
 
 def _missing(case: Case, host: str, needed: frozenset[str]) -> list[str]:
     x = case.fleet.readings[case.fleet.positions([host])[0]]
-    return case.fleet.cpu_map.names(case.fleet.cpu_map.set_of(needed) & ~x.offered)
+    return case.fleet.cpu_map.names(case.fleet.cpu_map.set_of(needed) & x.reported & ~x.offered)
 
 
 # ---- operation

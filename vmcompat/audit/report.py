@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from html import escape
 from importlib.resources import files
@@ -104,14 +105,13 @@ def report(
     Takes about 20 s for 50 hosts and two minutes for 500, half of it the proof of the recommended moves.
     """
     path = Path(path)
+    _may_write(path)
     browser = _browser() if pdf else None
     audit = Audit.of(
         fleet, title=title, domains=domains, baseline=baseline, pools=pools, since=since, waivers=waivers, at=at, by=by,
         alike=list(alike) if alike is not None and not isinstance(alike, str) else alike,
     )  # fmt: skip
-    audit = Audit(case=audit.case, title=audit.title, command=command or _call(path, audit, domains, since, waivers))
-    if not path.parent.is_dir():
-        raise VmcompatError(f"{path.parent}: no such folder to write the report into")
+    audit = replace(audit, command=command or _call(path, audit, domains, since, waivers))
     with tempfile.TemporaryDirectory(prefix=".vmcompat-", dir=path.parent) as folder:
         made = Path(folder)
         body = _executed(audit, made, notebook=notebook, tell=_teller(progress))
@@ -120,6 +120,18 @@ def report(
             _print(browser, made / path.name, made / path.with_suffix(".pdf").name)
         _put(made, path, pdf=pdf)
     return path
+
+
+def _may_write(path: Path) -> None:
+    """Refuses, before anything is made, a place where something else would be lost."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise VmcompatError(f"{path}: the report is an HTML file; name it so, such as {path.with_suffix('.html')}")
+    if not path.parent.is_dir():
+        raise VmcompatError(f"{path.parent}: no such folder to write the report into")
+    tables = path.with_suffix(".tables")
+    strange = [p.name for p in tables.iterdir() if p.suffix != ".csv"] if tables.is_dir() else []
+    if strange:
+        raise VmcompatError(f"{tables} is replaced with the tables, and holds {strange[0]}: move that away first")
 
 
 def _put(made: Path, path: Path, *, pdf: bool) -> None:
@@ -233,7 +245,8 @@ def _call(path: Path, audit: Audit, domains: Any, since: Any, waivers: Any) -> s
     folders = {str(Path(d).parent) for d in audit.case.fleet.documents["source"] if "://" not in d}
     words = ["vmcompat", "report", *(sorted(folders) or ["FLEET"]), "-o", str(path), "--title", audit.title,
              "--at", audit.case.at.isoformat()]  # fmt: skip
-    words += ["--by", audit.case.by] if audit.case.by else []
+    words += ["--view", audit.case.fleet.view, *(["--by", audit.case.by] if audit.case.by else [])]
+    words += [word for column in audit.case.alike for word in ("--alike", column)]
     for option, value in (("--domains", domains), ("--since", since), ("--waivers", waivers)):
         if value is not None:
             words += [option, str(value) if isinstance(value, str | Path) else option[2:].upper()]
