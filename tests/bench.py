@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests import bench_lattice, bench_libvirt, bench_pools
+from tests.bench_migration import migration_rows
 from tests.bench_widgets import widget_rows
 
 
@@ -12,6 +13,7 @@ def main() -> None:
     bench_lattice.main()
     bench_pools.main()
     print(*widget_rows(), sep="\n")
+    print(*migration_rows(), sep="\n")
 
 
 if __name__ == "__main__":

@@ -33,8 +33,10 @@ PLAN = [
     ),
     *room(
         "migration",
-        "domain domains apply observe demand fit preflight kinds reach canary wordings explain job order run "
-        "migrate placing room ledger evacuate losses",
+        "transfer policy devices domain inventory domains apply observe demand fit attached disks travel "
+        "skews between preflight proofs kinds reach canary wordings explain progress job order whereabouts "
+        "journal runbook aftermath recover run handle forecast migrate survey placing room rollout ledger "
+        "assignment board itinerary convoy evacuate losses",
     ),
     "markup",
     *room(

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from vmcompat.migration.losses import survives_loss as survives_loss
     from vmcompat.migration.migrate import plan_migration
     from vmcompat.migration.reach import reachability as reachability
+    from vmcompat.migration.recover import Recovery as Recovery
+    from vmcompat.migration.recover import recover as recover
+    from vmcompat.migration.survey import preflight as preflight
 
 __all__ = [
     "Baseline",
@@ -81,6 +84,7 @@ _LAZY = {
     "Domains": "vmcompat.migration.domains",
     "Evacuation": "vmcompat.migration.evacuate",
     "Losses": "vmcompat.migration.losses",
+    "Recovery": "vmcompat.migration.recover",
     "admit": "vmcompat.baseline.generations",
     "apply_baseline": "vmcompat.migration.apply",
     "canary": "vmcompat.migration.canary",
@@ -97,10 +101,12 @@ _LAZY = {
     "models": "vmcompat.baseline.named",
     "plan_evacuation": "vmcompat.migration.evacuate",
     "plan_migration": "vmcompat.migration.migrate",
+    "preflight": "vmcompat.migration.survey",
     "pool_curve": "vmcompat.baseline.pools",
     "pools": "vmcompat.baseline.pools",
     "reachability": "vmcompat.migration.reach",
     "read_domains": "vmcompat.migration.domains",
+    "recover": "vmcompat.migration.recover",
     "report": "vmcompat.audit.report",
     "restart_ledger": "vmcompat.migration.ledger",
     "retire": "vmcompat.baseline.generations",

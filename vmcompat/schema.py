@@ -505,10 +505,10 @@ DOMAINS: Final[Mapping[str, str]] = {
     "source_stored": "str",
     "sha256_stored": "str",
 }
-"""``read_domains().frame``, index ``domain``. ``host`` and ``state`` are those of ``domains.csv``, missing where it
-says nothing. ``live`` and ``stored``: whether there is XML of how the guest runs and of its next start; what follows
-from XML is of the former, else of the latter: ``memory`` [KiB], ``cpu_mode`` missing where the XML has no ``<cpu>``.
-``source`` and ``sha256`` are of that document, the last two of the stored definition."""
+"""``read_domains().frame``, index ``domain``. ``host`` and ``state`` are those of ``domains.csv`` or of the
+live host, missing where nobody says. ``live`` and ``stored``: whether there is XML of how the guest runs and of its
+next start; what follows from XML is of the former, else of the latter: ``memory`` [KiB], ``cpu_mode`` missing where the
+XML has no ``<cpu>``. ``source`` and ``sha256`` are of that document, the last two of the stored definition."""
 
 DOMAIN_FINDINGS: Final[Mapping[str, str]] = {
     "domain": "str",
@@ -692,6 +692,22 @@ elsewhere for guests that the baseline is not for; ``wave`` counts from 1. Of th
 the guest can go as it is, ``moves_today`` whether to one at least, ``until`` "power cycle" where what is stored brings
 more than it runs with, so that its next start may end that."""
 
+ROLLOUT: Final[Mapping[str, str]] = {
+    "host": "str",
+    "outcome": "str",
+    "power_cycle": "boolean",
+    "message": "str",
+    "next": "str",
+}
+"""``restart_ledger().apply().frame``, index ``domain``: ``outcome`` is applied (written now), already there, refused (a
+host cannot run the CPU, or somebody changed the definition; nothing was written), failed (a host did not answer), left
+alone (not of the baseline's hosts, another manager's, or not known what is stored) or not begun. ``power_cycle``: it
+has the baseline stored and does not run with it yet; missing where that is not known."""
+
+ROLLOUT_UNDONE: Final[Mapping[str, str]] = {"host": "str", "outcome": "str", "message": "str"}
+"""``restart_ledger().apply().undo()``, index ``domain``: ``outcome`` is undone, refused (somebody changed the
+definition since; it stays) or failed (the host did not answer)."""
+
 ERRORS_EXPLAINED: Final[Mapping[str, str]] = {
     "kind": "str",
     "weight": "str",
@@ -718,13 +734,46 @@ PREFLIGHT: Final[Mapping[str, str]] = {
 }
 """``plan.findings``: severity is ok, warn, risk, block or unknown; ``forced`` where ``force=`` lets it pass."""
 
+MIGRATION_CHECKS: Final[Mapping[str, str]] = {
+    "asks": "str",
+    "severities": "object",
+    "proved_on": "str",
+    "libvirt": "str",
+}
+"""``migration.checks()``, index ``id``: ``severities`` are those that the check can give (tuple of str)."""
+
+PREFLIGHTS: Final[Mapping[str, str]] = {"domain": "str", "target": "str", **PREFLIGHT}
+"""``preflight()`` of many moves, and ``plan_evacuation().preflight()`` of all that are left to do: every finding of
+each; columns as in ``PREFLIGHT``."""
+
+EVACUATION_RUN: Final[Mapping[str, str]] = {
+    "wave": "Int64",
+    "target": "str",
+    "outcome": "str",
+    "where": "str",
+    "seconds": "float64",
+    "downtime_ms": "Int64",
+    "message": "str",
+    "next": "str",
+}
+"""``plan_evacuation().run().frame``, index ``domain``, first those that move in the order of the waves: ``outcome`` is
+moved, arrived before (the run found it there), failed, aborted, under way (not waited for any more), not begun, or
+stays (the plan does not move it; ``wave`` and ``target`` are missing). ``where`` is the state of the guest on each
+host that has it, looked up at the end. ``seconds`` [s] and ``downtime_ms`` [ms] are of its move, ``next`` what to type
+or do."""
+
 MIGRATION_RESULT: Final[Mapping[str, str]] = {
     "domain": "str",
     "source": "str",
     "target": "str",
     "outcome": "str",
+    "phase": "str",
+    "way": "str",
+    "policy": "str",
+    "policy_steps": "object",
     "started": "datetime64[us, UTC]",
     "seconds": "float64",
+    "transfer_seconds": "float64",
     "downtime_ms": "Int64",
     "transferred": "Int64",
     "iterations": "Int64",
@@ -734,8 +783,14 @@ MIGRATION_RESULT: Final[Mapping[str, str]] = {
     "forced": "object",
     "message": "str",
 }
-"""``plan.run().frame``, one row: ``outcome`` is migrated, restored, stayed or unknown; ``seconds`` [s],
+"""``plan.run().frame``, one row: ``outcome`` is migrated, restored, stayed, lost or unknown; ``phase`` how far it came;
+``way`` peer to peer, managed or offline; ``policy_steps`` what was done by the ``policy``; ``seconds`` [s],
 ``transferred`` [bytes]; ``baseline`` its model; ``not_given`` features asked for at the start and not given."""
+
+MIGRATION_LOG: Final[Mapping[str, str]] = {
+    column: "boolean" if dtype == "bool" else dtype for column, dtype in MIGRATION_RESULT.items()
+}
+"""``vmcompat.migration.log()``, one row a run; columns as in ``MIGRATION_RESULT``, missing where the row has none."""
 
 MIGRATION_PROGRESS: Final[Mapping[str, str]] = {
     "time_elapsed": "int64",

@@ -13,6 +13,8 @@ from vmcompat.fleet.sources import HostRecord
 from vmcompat.migration.apply import CpuAnswer
 from vmcompat.migration.domain import Domain, cpu_text, read_domain
 from vmcompat.migration.observe import End, Observation, reading
+from vmcompat.migration.preflight import Finding, preflight
+from vmcompat.migration.transfer import PLAIN, Transfer
 
 UUID = "6f7fe6a5-8a52-4b5c-9c0c-2f1d6f4c4b11"
 WESTMERE = "<model fallback='forbid'>Westmere</model><vendor>Intel</vendor>"
@@ -23,6 +25,7 @@ def domain_xml(
     *, cpu: str = f"<cpu mode='custom' match='exact' check='full'>{WESTMERE}</cpu>", before: str = "", inside: str = "",
     virttype: str = "kvm", vcpu: str = "<vcpu placement='static'>2</vcpu>", name: str = "web1",
     machine: str = "pc-q35-7.2", memory: str = "<memory unit='KiB'>1048576</memory>", devices: str = "",
+    emulator: str = "/usr/bin/qemu-system-x86_64",
 ) -> str:  # fmt: skip
     return f"""<domain type='{virttype}'>
   <name>{name}</name>
@@ -36,7 +39,7 @@ def domain_xml(
   {cpu}
   {inside}
   <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <emulator>{emulator}</emulator>
     {devices}
   </devices>
 </domain>
@@ -83,6 +86,7 @@ def hypervisor(cpu: str, *, models: tuple[str, ...] = ("Westmere", "SandyBridge"
 def end(
     name: str, cpu: str | None, *, host: Document | None = None, libvirt: str = "9.0.0", qemu: str = "7.2.0",
     models: tuple[str, ...] = ("Westmere", "SandyBridge"), taken: tuple[tuple[str, str, bool], ...] = (),
+    jobs: tuple[str, ...] | None = (), autostart: bool = False,
 ) -> End:  # fmt: skip
     """A host whose hypervisor gives that CPU; None where it was not asked."""
     document = None if cpu is None else hypervisor(cpu, models=models)
@@ -99,6 +103,9 @@ def end(
         cpu=read if document else Reading(status="no_view", reason=not_asked),
         refused=not_asked,
         taken=taken,
+        autostart=autostart,
+        jobs=jobs,
+        refusal=None if document is None else "",
     )
 
 
@@ -124,11 +131,12 @@ def seen(
     live: Domain | None, *, stored: Domain | None = None, new: Domain | None = None, source: End | None = None,
     target: End | None = None, state: str = "running", job: bool = False, restart: bool = False, baseline: str = "",
     host_view: bool = False, peer_uri: str | None = "qemu+ssh://h2/system", migrate_uri: str = "",
+    transfer: Transfer = PLAIN,
 ) -> Observation:  # fmt: skip
     """An observation; both hosts give Westmere unless told otherwise."""
     stored = stored or live
     new = new or stored
-    moved = new if restart else live
+    moved = new if restart or transfer.offline else live
     here, there = source or end("h1", WESTMERE), target or end("h2", WESTMERE)
     return Observation(
         domain="web1",
@@ -143,6 +151,11 @@ def seen(
         restart=restart,
         peer_uri=peer_uri,
         migrate_uri=migrate_uri,
+        transfer=transfer,
         source=answered(here, moved=moved, stored=new),
         target=answered(there, moved=moved, stored=new),
     )
+
+
+def found(observation: Observation, check: str) -> Finding | None:
+    return next((f for f in preflight(observation) if f.id == check), None)

@@ -8,14 +8,14 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vmcompat as vc
-
-GIB = 1 << 20  # [KiB]
-RACK = ["ams-r2-h01", "ams-r2-h02", "ams-r2-h04", "ams-r2-h05"]  # alike, so that only room decides
+from tests.migration.crowd import GIB, RACK, Person, crowd
+from tests.migration.scene import at
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +190,119 @@ def test_any_two_hosts_are_every_pair_of_them(samples: Path, fleet: vc.Fleet) ->
     assert (
         vc.survives_loss(fleet[RACK], guests(samples, {g: (h, half) for g, (h, _) in sizes.items()}), n=2).ok is False
     )
+
+
+# ---- what the documents do not say
+
+
+def rack_without_size(samples: Path, folder: Path, *, host: str) -> vc.Fleet:
+    """The rack, one host of which does not tell its CPUs and memory."""
+    for name in RACK:
+        for kind in ("capabilities", "domcapabilities"):
+            text = (samples / "mixed" / f"{name}.{kind}.xml").read_text()
+            if name == host:
+                text = re.sub(r"<topology [^>]*/>|<topology>.*?</topology>", "", text, flags=re.DOTALL)
+            (folder / f"{name}.{kind}.xml").write_text(text)
+    return vc.read_fleet(folder)
+
+
+def test_a_guest_whose_memory_is_not_known_has_no_sure_place_and_a_host_with_one_takes_nobody(
+    samples: Path, fleet: vc.Fleet
+) -> None:
+    people = {"dark": Person(gib=None), "plain": Person(), "dark_there": Person(host=RACK[1], gib=None)}
+    found = vc.plan_evacuation(RACK[0], fleet[RACK], crowd(samples, people))
+    dark = at(found.frame, "dark")
+    assert (dark["verdict"], dark["reasons"]) == ("unknown", ("memory",))
+    assert dark["memory"] is pd.NA
+    assert "virsh dumpxml" in dark["remedy"]
+    assert at(found.frame, "plain")["target"] in RACK[2:]
+    assert found.complete is None
+    assert any(f"{RACK[1]} take nobody: how much memory dark_there on {RACK[1]} has" in d for d in found.doubts)
+    nowhere = vc.plan_evacuation(RACK[0], fleet[RACK[:2]], crowd(samples, people))
+    plain = at(nowhere.frame, "plain")
+    assert (plain["verdict"], plain["reasons"]) == ("unknown", ("doubt",))
+    assert f"how much memory dark_there on {RACK[1]} has is not known" in plain["evidence"]
+
+
+def test_a_host_that_does_not_say_how_large_it_is_takes_nobody(samples: Path, tmp_path: Path) -> None:
+    hosts = rack_without_size(samples, tmp_path, host=RACK[1])
+    assert hosts.hosts["threads"].isna().tolist() == [False, True, False, False]
+    guest = crowd(samples, {"plain": Person()})
+    alone = vc.plan_evacuation(RACK[0], hosts[RACK[:2]], guest)
+    assert (at(alone.frame, "plain")["verdict"], at(alone.frame, "plain")["reasons"]) == (
+        "unknown",
+        ("VCPU", "MEMORY"),
+    )
+    assert alone.complete is None
+    others = vc.plan_evacuation(RACK[0], hosts, guest)
+    assert others.complete is True
+    assert at(others.frame, "plain")["target"] in RACK[2:]
+
+
+def test_a_guest_that_may_run_is_unknown_and_one_that_is_nowhere_for_sure_casts_doubt(
+    samples: Path, fleet: vc.Fleet
+) -> None:
+    people = {
+        "maybe": Person(state=None, live=False),
+        "astray": Person(host=None),
+        "there": Person(host=RACK[1], state=None, live=False),
+    }
+    found = vc.plan_evacuation(RACK[0], fleet[RACK], crowd(samples, people))
+    assert (at(found.frame, "maybe")["verdict"], at(found.frame, "maybe")["reasons"]) == ("unknown", ("STATE",))
+    assert list(found.frame.index) == ["maybe"]
+    assert any("where astray run, if they do, is not known" in doubt for doubt in found.doubts)
+    assert "there may run, and count as running" in found.doubts
+    assert found.complete is None
+    assert found.moves == ()
+
+
+def test_a_paused_guest_moves_and_is_said_to_arrive_paused(samples: Path, fleet: vc.Fleet) -> None:
+    found = vc.plan_evacuation(
+        RACK[0],
+        fleet[RACK],
+        crowd(samples, {"naps": Person(state="paused"), "off": Person(state="shut off", live=False)}),
+    )
+    naps = at(found.frame, "naps")
+    assert (naps["verdict"], naps["evidence"]) == ("moves", "it is paused, and would arrive paused")
+    assert "virsh resume" in naps["remedy"]
+    assert at(found.frame, "off")["verdict"] == "off"
+    assert found.complete is True
+
+
+@pytest.mark.parametrize(
+    ("other", "free"),
+    [
+        (Person(host=RACK[1], name="web"), False),  # another guest of the name
+        (Person(host=RACK[1], name="web", state="shut off", live=False), False),
+        (Person(host=RACK[1], name="api", uuid="00000001-2341-59eb-b5c5-164e04de2c2f"), False),  # a clone
+        (Person(host=RACK[1], name="api", uuid="00000001-2341-59EB-B5C5-164E04DE2C2F"), False),
+        (Person(host=RACK[1], name="web", uuid="00000001-2341-59eb-b5c5-164e04de2c2f"), False),  # runs twice
+        # what an earlier move left behind: libvirt replaces it
+        (Person(host=RACK[1], name="web", uuid="00000001-2341-59eb-b5c5-164e04de2c2f", state="shut off", live=False),
+         True),
+        (Person(host=RACK[1]), True),
+    ],
+)  # fmt: skip
+def test_a_host_that_has_the_name_or_the_uuid_takes_no_other_guest_of_it(
+    samples: Path, fleet: vc.Fleet, other: Person, free: bool
+) -> None:
+    people = {"web": Person(name="web"), "other": other}
+    found = vc.plan_evacuation(RACK[0], fleet[RACK[:2]], crowd(samples, people))
+    web = at(found.frame, "web")
+    if free:
+        assert (web["verdict"], web["target"]) == ("moves", RACK[1])
+    else:
+        assert (web["verdict"], web["reasons"]) == ("full", ("name",))
+        assert f"of its name or UUID is on {RACK[1]} already" in web["evidence"]
+    assert found.complete is free
+
+
+def test_the_moves_name_guests_as_libvirt_does_and_leave_huge_pages_out_of_common_memory(
+    samples: Path, fleet: vc.Fleet
+) -> None:
+    people = {"web#2": Person(name="web", gib=6), "paged": Person(gib=5, huge_pages=True)}
+    found = vc.plan_evacuation(RACK[0], fleet[RACK], crowd(samples, people), at_once=1)
+    web, paged = found.moves
+    assert (web.domain, web.name, web.uuid) == ("web#2", "web", "00000001-2341-59eb-b5c5-164e04de2c2f")
+    assert [m.target for m in found.moves] == [at(found.frame, m.domain)["target"] for m in found.moves]
+    assert [(m.wave, m.memory) for m in (web, paged)] == [(1, 6 * GIB), (2, None)]

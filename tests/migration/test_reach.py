@@ -27,7 +27,8 @@ from vmcompat.migration.preflight import CHECKS, preflight
 from vmcompat.migration.reach import Reachability, reachability
 from vmcompat.schema import REACH, REACH_DOMAINS
 
-NEEDS_THE_HOSTS = ("STATE", "SAME_HOST", "PEER", "NAME")  # what no kept document answers
+# What no kept document answers, or (VERSION, SKEW) what is said when two hosts are chosen.
+NEEDS_THE_HOSTS = ("STATE", "SAME_HOST", "PEER", "NAME", "VERSION", "SKEW", "DRY", "JOBS", "AUTOSTART")
 
 
 @pytest.fixture(scope="module")

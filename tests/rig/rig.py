@@ -130,11 +130,11 @@ class Rig:
             running, self._running = self._running, None
             running.close()
 
-    def start_libvirtd(self, host: str) -> None:
-        """Start a host's libvirtd and return when it answers."""
+    def start_libvirtd(self, host: str, *, environment: Mapping[str, str] | None = None) -> None:
+        """Start a host's libvirtd, with more in its environment where wanted, and return when it answers."""
         daemon = [supplies.program("libvirtd"), "-d", "-p", f"/{_DAEMON_PID}"]
-        environment = [f"PATH={supplies.PATH}", "HOME=/run/root", "LC_ALL=C"]
-        started = self.run(host, "env", "-i", *environment, *daemon)
+        variables = {"PATH": supplies.PATH, "HOME": "/run/root", "LC_ALL": "C", **(environment or {})}
+        started = self.run(host, "env", "-i", *(f"{name}={value}" for name, value in variables.items()), *daemon)
         # The daemon detaches before its drivers are up, and asking for domain capabilities waits for QEMU's
         # probe too.
         answer = self.virsh(host, "domcapabilities", "--virttype", "qemu", check=False)

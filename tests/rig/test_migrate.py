@@ -99,6 +99,7 @@ def evidence(plan: MigrationPlan, check: str) -> str:
 # ---- what libvirt refuses, the plan refuses first
 
 
+@pytest.mark.proves("LIVE_CPU", libvirt="refuses")
 @pytest.mark.parametrize("way", ["ssh", "unix"])
 def test_a_guest_that_the_target_cannot_run_is_refused_by_name_and_libvirt_agrees(guests: Guests, way: str) -> None:
     name = guests.start(f"richer-{way}", cpu=SANDYBRIDGE)
@@ -121,6 +122,7 @@ def test_a_guest_that_the_target_cannot_run_is_refused_by_name_and_libvirt_agree
     guests.lives_on(name)
 
 
+@pytest.mark.proves("PASSTHROUGH", libvirt="performs")
 def test_a_maximum_guest_that_libvirt_would_move_is_stopped_with_what_it_would_lose(guests: Guests) -> None:
     name = guests.start("maximum", cpu=MAXIMUM)
     plan = guests.plan(name)
@@ -145,6 +147,7 @@ def sapphire_rapids() -> Baseline:
     return vc.read_fleet({"new": document}, view="hypervisor").baseline()
 
 
+@pytest.mark.proves("CPU_NAMES", libvirt="refuses")
 def test_a_model_that_the_old_libvirt_does_not_know_is_refused_before_anything_is_touched(guests: Guests) -> None:
     name = guests.start("older")
     before = guests.stored(name, "h1")
@@ -301,6 +304,7 @@ def test_a_target_that_dies_on_the_way_leaves_the_guest_at_the_source(guests: Gu
     assert guests.where(name) == {"h1": "running"}
 
 
+@pytest.mark.proves("NEW_CPU", libvirt="refuses")
 def test_a_guest_that_does_not_start_gets_its_old_definition_back_and_runs(guests: Guests, samples: Path) -> None:
     advisory = vc.read_fleet(samples / "virsh_pair", view="host").baseline()
     name = guests.start("restored", cpu=SANDYBRIDGE)

@@ -14,6 +14,7 @@ from vmcompat.migration.migrate import MigrationPlan
 from vmcompat.migration.observe import Observation
 from vmcompat.migration.order import MigrationFailedError, MigrationResult, Order
 from vmcompat.migration.preflight import preflight
+from vmcompat.migration.progress import Sample, course
 from vmcompat.schema import MIGRATION_PROGRESS
 
 pytest.importorskip("ipywidgets", reason="the extra 'notebook' is not installed")
@@ -22,7 +23,7 @@ import vmcompat as vc
 from vmcompat.widgets._migrate_html import render
 from vmcompat.widgets._migrate_state import MigrateState
 from vmcompat.widgets.migrator import Migrator
-from vmcompat.widgets.progress import Sample, chart, course, in_words
+from vmcompat.widgets.progress import chart, in_words
 
 HERE, THERE = "qemu+tls://root:geheim@h1/system", "qemu+tls://root:geheim@h2/system"
 PASSTHROUGH = "<cpu mode='host-passthrough'/>"
@@ -204,7 +205,7 @@ def test_findings_are_shown_worst_first_with_what_to_do() -> None:
     places = [shown["findings"].index(f"{glyph} {severity}") for glyph, severity in (
         ("✗", "block"), ("▲", "risk"), ("✓", "ok"))]  # fmt: skip
     assert places == sorted(places)
-    assert "virsh domjobabort" in shown["findings"]
+    assert "domjobinfo --domain web1" in shown["findings"]
     assert "✗ blocked by STATE, PASSTHROUGH" in shown["status"]
     assert "commands are comments" in shown["commands"]
 

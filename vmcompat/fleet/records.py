@@ -53,7 +53,9 @@ class Document:
     properties : mapping of str to bool or None
         Names that QEMU's CPU expansion knows, in libvirt's spelling, and whether each may be migrated (qemucaps).
     facts : mapping
-        Columns of ``fleet.hosts`` that this document gives (capabilities).
+        Columns of ``fleet.hosts`` that this document gives, and ``deprecated_machines`` (capabilities); what the
+        emulator takes of guests (domcapabilities): ``vcpu_max``, ``loaders`` (paths of firmware), ``tpm_backends``,
+        ``hyperv`` (enlightenments), as far as it says.
     """
 
     kind: Kind
@@ -172,6 +174,17 @@ def _host_facts(root: etree._Element, host: etree._Element, cpu: Cpu | None) -> 
                 for machine in (*_texts(arch, "machine"), *_texts(arch, "domain/machine"))
             )
         ),
+        "deprecated_machines": tuple(
+            dict.fromkeys(
+                machine
+                for arch in root.iterfind("guest/arch")
+                if cpu is None or arch.get("name") == cpu.arch
+                for machine in (
+                    *_texts(arch, "machine[@deprecated='yes']"),
+                    *_texts(arch, "domain/machine[@deprecated='yes']"),
+                )
+            )
+        ),
     }
     cells = host.findall("topology/cells/cell")
     if cells:
@@ -243,7 +256,23 @@ def _domcapabilities(root: etree._Element, source: str, sha256: str) -> Document
         machine=root.findtext("machine"),
         virttype=root.findtext("domain"),
         models=tuple(models),
+        facts=MappingProxyType(_taken_of_guests(root)),
     )
+
+
+def _taken_of_guests(root: etree._Element) -> dict[str, object]:
+    facts: dict[str, object] = {}
+    vcpu, loader, tpm = root.find("vcpu"), root.find("os/loader"), root.find("devices/tpm")
+    hyperv = root.find("features/hyperv")
+    if vcpu is not None and (most := whole(vcpu.get("max"))) is not None:
+        facts["vcpu_max"] = most
+    if loader is not None:
+        facts["loaders"] = _texts(loader, "value")
+    if tpm is not None:
+        facts["tpm_backends"] = _texts(tpm, "enum[@name='backendModel']/value")
+    if hyperv is not None:
+        facts["hyperv"] = _texts(hyperv, "enum[@name='features']/value") if hyperv.get("supported") == "yes" else ()
+    return facts
 
 
 # QEMU's spelling -> libvirt's, where they differ; everything else is spelled alike.

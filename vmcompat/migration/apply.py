@@ -112,13 +112,14 @@ def redefine(host: Host, name: str, *, expected: str, new: str) -> str:
         changed = difference(expected, now, name=name)
         raise MigrationError(
             f"{host.name}: somebody changed the definition of {name} in the meantime; nothing was written. Look at it "
-            f"and plan again. Changed since:\n{_without_secrets(changed)}"
+            f"and plan again. Changed since:\n{without_secrets(changed)}"
         )
     host.ask(f"to store the definition of {name}", lambda c: c.defineXML(new))
     return stored_xml(host, name, secrets=True)
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
+    """XML, or a diff of it, with dots in place of passwords."""
     return re.sub(r"(?i)\b(passwd|password)=('[^']*'|\"[^\"]*\")", r"\1='...'", text)
 
 

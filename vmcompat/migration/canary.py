@@ -157,7 +157,7 @@ class _Views:
 
     def verdicts(self, reach: Reachability, guest: int) -> np.ndarray[Any, np.dtype[np.int_]]:
         """0 yes, 1 unknown, 2 no for each host; -1 for the guest's own."""
-        matters = np.uint32(bits_of(name for name in CHECKS if name not in _BESIDE))
+        matters = np.uint64(bits_of(name for name in CHECKS if name not in _BESIDE))
         no, unknown = reach.no[guest] & matters, reach.unknown[guest] & matters
         found = np.where(no > 0, 2, np.where(unknown > 0, 1, 0))
         if reach.own[guest] >= 0:

@@ -18,6 +18,7 @@ from lxml import etree
 
 from vmcompat.errors import DocumentError
 from vmcompat.fleet.cpu import Cpu, parse_cpu, parse_xml, whole
+from vmcompat.migration.devices import Devices, devices_of, number_set
 
 # Whose guest it is: what the manager leaves in the XML, and how the manager itself is told to move it. Pacemaker
 # leaves nothing, and Proxmox does without libvirt.
@@ -67,6 +68,8 @@ class Domain:
         Devices of the host that it was given, each by kind and address.
     launch_security : str or None
         How its memory is sealed from the host (``sev``, ``s390-pv``).
+    devices : Devices
+        Its own devices (disks, interfaces, graphics and so on), and what else of it leans on the host.
     managers : tuple of (str, str, str)
         Who else manages the domain, what in the XML says so, and how to move the domain there.
     namespaces : tuple of str
@@ -91,6 +94,7 @@ class Domain:
     kvm: tuple[str, ...] = ()
     hostdevs: tuple[str, ...] = ()
     launch_security: str | None = None
+    devices: Devices = field(default_factory=Devices)
     managers: tuple[tuple[str, str, str], ...] = ()
     namespaces: tuple[str, ...] = ()
 
@@ -108,7 +112,7 @@ def read_domain(xml: str, *, source: str) -> Domain:
     Raises
     ------
     DocumentError
-        The text is no domain, or libvirt would not take its ``<cpu>`` or a set of CPUs in it.
+        The text is no domain, or libvirt would not take its ``<cpu>``, a set of CPUs or a device in it.
     """
     return domain_of(parse_xml(xml.encode(), source=source), xml=xml, source=source)
 
@@ -141,6 +145,7 @@ def domain_of(root: etree._Element, *, xml: str, source: str) -> Domain:
         kvm=_switched_on(root.find("features/kvm")),
         hostdevs=tuple(_hostdevs(root)),
         launch_security=None if sealed is None else sealed.get("type", ""),
+        devices=devices_of(root, source=source),
         managers=managers,
         namespaces=namespaces,
     )
@@ -168,16 +173,10 @@ def _nodes(root: etree._Element, source: str) -> Iterator[tuple[str, frozenset[i
 
 
 def _numbers(element: etree._Element, attribute: str, source: str) -> frozenset[int]:
-    """A set in libvirt's notation: ``0-3,^2,8``."""
     text = element.get(attribute, "")
-    numbers: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\^?)([0-9]{1,5})(?:-([0-9]{1,5}))?\s*", part)
-        if match is None:
-            raise DocumentError(f"{attribute}={text!r} is no set", source=source, line=element.sourceline)
-        some = range(int(match[2]), int(match[3] or match[2]) + 1)
-        numbers = numbers.difference(some) if match[1] else numbers.union(some)
-    return frozenset(numbers)
+    if (numbers := number_set(text)) is None:
+        raise DocumentError(f"{attribute}={text!r} is no set", source=source, line=element.sourceline)
+    return numbers
 
 
 _BYTES: Final = {

@@ -8,7 +8,7 @@ import html
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -17,8 +17,9 @@ import pandas as pd
 
 from vmcompat.errors import DocumentError, FrameError
 from vmcompat.fleet.cpu import parse_xml
-from vmcompat.fleet.sources import natural
+from vmcompat.fleet.sources import is_uri, natural
 from vmcompat.migration.domain import Domain, domain_of
+from vmcompat.migration.inventory import Ties, guests_of, ties
 from vmcompat.schema import DOMAIN_FINDINGS, DOMAINS, frame
 
 DomainSource: TypeAlias = str | Path | Mapping[str, str | bytes] | Iterable["str | Path"]
@@ -50,9 +51,11 @@ class DomainRecord:
     name : str
         Unique among those that were read: a second guest of one name is ``name#2``.
     host, state, manager : str or None
-        As ``domains.csv`` says; the manager else by what it left in the XML.
+        As ``domains.csv`` or its host says; the manager else by what it left in the XML.
     live, stored : Domain or None
         As it runs, and as it will start next.
+    ties : Ties
+        Its snapshots and active block jobs, where its host was asked.
     sources : mapping of str to tuple of (str, str)
         File and SHA-256 of the documents ``live`` and ``stored``.
     unreadable : tuple of str
@@ -66,6 +69,7 @@ class DomainRecord:
     manager: str | None = None
     live: Domain | None = None
     stored: Domain | None = None
+    ties: Ties = field(default_factory=Ties)
     sources: Mapping[str, tuple[str, str]]
     unreadable: tuple[str, ...] = ()
     findings: tuple[DomainFinding, ...] = ()
@@ -163,9 +167,10 @@ def read_domains(source: DomainSource) -> Domains:
 
     Parameters
     ----------
-    source : path, mapping, or list of paths
-        A file or folder of domain XML as ``virsh dumpxml`` prints it, or XML text by any name. A guest is called as its
-        ``<name>`` says, and one whose XML cannot be read by its file. XML whose ``<domain>`` has an ``id`` is live, and
+    source : path, URI, mapping, or list of paths and URIs
+        A live libvirt by its URI (``qemu+ssh://h2/system``): all its guests, asked read-only. A file or folder of
+        domain XML as ``virsh dumpxml`` prints it, or XML text by any name. A guest is called as its ``<name>`` says,
+        and one whose XML cannot be read by its file. XML whose ``<domain>`` has an ``id`` is live, and
         other XML is the stored definition, which commonly is ``<domain>.inactive.xml``. A table ``domains.csv`` in
         the folder joins its columns ``host``, ``state`` (in the words of ``virsh list``) and ``manager`` by its
         column ``domain``; a guest that it lists stays without any document. Folders are read in natural order, without
@@ -174,7 +179,7 @@ def read_domains(source: DomainSource) -> Domains:
     Returns
     -------
     Domains
-        In the order of the table, then of the files.
+        In the order of the table, then of the files; of a live host in natural order.
 
     Raises
     ------
@@ -182,6 +187,8 @@ def read_domains(source: DomainSource) -> Domains:
         The source does not exist, or a folder has neither XML nor a table.
     DocumentError
         The table cannot be used.
+    ConnectError
+        A live host cannot be reached, or refuses.
 
     Examples
     --------
@@ -211,6 +218,7 @@ class _Piece:
     source: str = ""
     sha256: str = ""
     row: Mapping[str, str] | None = None
+    ties: Ties = field(default_factory=Ties)
 
 
 def _pieces(source: DomainSource) -> Iterator[_Piece]:
@@ -221,18 +229,42 @@ def _pieces(source: DomainSource) -> Iterator[_Piece]:
             # half a surrogate pair becomes a byte that the parser refuses
             data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
             yield from _from_bytes(data, stem=str(name), source=str(name))
+    elif is_uri(source):
+        yield from _live(str(source))
     elif isinstance(source, (str, Path)):
         if os.path.isdir(source):
             yield from _folder(Path(source))
         elif os.path.isfile(source):  # unlike Path.is_file no error where the text is longer than a path may be
             yield from _file(Path(source))
         else:
-            raise FrameError(f"{str(source)[:200]!r}: no file or folder; give XML text by name: {{'web1': text}}")
+            raise FrameError(
+                f"{str(source)[:200]!r}: no file or folder, and no libvirt URI (such as qemu+ssh://host/system); give "
+                f"XML text by name: {{'web1': text}}"
+            )
     elif isinstance(source, Iterable):
         for one in source:
             yield from _pieces(one)
     else:
-        raise FrameError(f"cannot read guests from a {type(source).__name__}: give a path, a mapping or a list")
+        raise FrameError(f"cannot read guests from a {type(source).__name__}: give a path, a URI, a mapping or a list")
+
+
+def _live(uri: str) -> Iterator[_Piece]:
+    """What a host says of its guests: a piece for each document, all with the guest's row and what ties it down."""
+    from vmcompat.connect import open_host
+
+    with open_host(uri) as host:
+        for guest in guests_of(host):
+            row = {"host": host.name, "state": guest.state}
+            found = [
+                piece
+                for xml in (guest.live, guest.stored)
+                if xml is not None
+                for piece in _from_bytes(xml.encode(), stem=guest.name, source=f"{host.uri} {guest.name}")
+            ]
+            live = next((p.content for p in found if p.live and isinstance(p.content, Domain)), None)
+            kept = ties(host, guest.handle, live)
+            for piece in found:
+                yield replace(piece, row=row, ties=kept)
 
 
 def _folder(folder: Path) -> Iterator[_Piece]:
@@ -348,6 +380,7 @@ class _Guest:
             manager=row.get("manager"),
             live=live and live.content,  # type: ignore[arg-type]
             stored=stored and stored.content,  # type: ignore[arg-type]
+            ties=next((p.ties for p in self._pieces if p.ties != Ties()), Ties()),
             sources={k: (p.source, p.sha256) for k, p in documents.items() if p is not None},
             unreadable=tuple(str(e) for e in failed.values()),
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,152 +14,21 @@ import pandas as pd
 from vmcompat.baseline.answer import some
 from vmcompat.errors import FrameError
 from vmcompat.fleet.frames import Fleet
+from vmcompat.migration import convoy
+from vmcompat.migration.assignment import Assignment, assign, doubts_of
+from vmcompat.migration.convoy import EvacuationRun
 from vmcompat.migration.domains import Domains
-from vmcompat.migration.kinds import BIT
-from vmcompat.migration.placing import NOWHERE, Ints, balanced, most
+from vmcompat.migration.itinerary import Itinerary, Move, Roads, Stays, findings_frame
+from vmcompat.migration.placing import NOWHERE
+from vmcompat.migration.progress import Shown
 from vmcompat.migration.reach import reachability
-from vmcompat.migration.room import UNKNOWN, Named, Room, Task, load_on, rules_of
+from vmcompat.migration.room import UNKNOWN, Named, Room, rules_of
 from vmcompat.schema import EVACUATION, EVACUATION_TARGETS, frame
 
-Stay: TypeAlias = Literal["managed", "unknown", "stuck", "full"]
+if TYPE_CHECKING:
+    from vmcompat.baseline.common import Baseline
 
-_GIB: Final = 1 << 20
 _RULE: Final = "those with the fewest places first; of these the one that frees most memory, then by name"
-_UNKNOWN_STATE: Final = "look whether it runs: virsh list --all, and fetch its live XML if it does: virsh dumpxml"
-
-
-class NoPlace(NamedTuple):
-    """Why a guest stays, and what to do about it; the reasons are checks, or words for what else is in the way."""
-
-    verdict: Stay
-    reasons: tuple[str, ...]
-    evidence: str
-    remedy: str
-
-
-class Assignment(NamedTuple):
-    """Where the guests of lost hosts go. ``complete`` is None where the documents do not say."""
-
-    task: Task
-    where: Ints
-    complete: bool | None
-    staying: Mapping[int, NoPlace]
-
-    @property
-    def placed(self) -> Iterator[tuple[Sequence[int], int]]:
-        """Blocks of guests and their hosts."""
-        for block, t in zip(self.task.items, self.where.tolist(), strict=True):
-            if t != NOWHERE:
-                yield block, self.task.targets[t]
-
-
-def assign(room: Room, lost: Collection[int], *, balance: bool) -> Assignment:
-    """Places as many guests of the lost hosts as there is sure room for, and says what of the others is known."""
-    task = room.task(lost, sure=True)
-    where = most(task.problem)
-    assert where is not None
-    if balance:
-        where = balanced(task.problem, where)
-    staying = [g for block, t in zip(task.items, where.tolist(), strict=True) if t == NOWHERE for g in block]
-    if not staying:
-        return Assignment(task, where, None if room.astray else True, {})
-    hoped = room.task(lost, sure=False)
-    best = most(hoped.problem)
-    assert best is not None
-    complete = None if hoped.problem.count(best) == hoped.problem.sizes.sum() else False
-    at = {g: i for i, block in enumerate(hoped.items) for g in block}
-    placed = {at[g] for g in at if g not in staying}
-    told = {}
-    for g in staying:
-        told[g] = _by_checks(room, g, task.targets) or _by_room(
-            room, g, task, where, lost, hopeless=most(hoped.problem, needed={*placed, at[g]}) is None
-        )
-    return Assignment(task, where, complete, told)
-
-
-def _by_checks(room: Room, guest: int, targets: Sequence[int]) -> NoPlace | None:
-    """What is in the way wherever it might go; None where nothing is at one host at least."""
-    reach, record = room.reach, room.records[guest]
-    if record.runs is None:
-        return NoPlace("unknown", ("STATE",), "whether it runs is not known", _UNKNOWN_STATE)
-    if room.allowed(guest, sure=True)[list(targets)].any():
-        if room.needs[guest] != UNKNOWN:
-            return None
-        return NoPlace("unknown", ("memory",), "how much memory it has is not known",
-            "fetch its XML again, with <memory> in it: virsh dumpxml",
-        )  # fmt: skip
-    if not targets:
-        return NoPlace("stuck", (), "there is no other host", "read more hosts")
-    no, unknown = reach.no[guest], reach.unknown[guest]
-    nearest = min(targets, key=lambda t: (int(no[t]).bit_count(), int(unknown[t]).bit_count()))
-    found = reach.obstacles(guest, nearest)
-    verdict: Stay = "stuck"
-    if room.allowed(guest, sure=False)[list(targets)].any():
-        verdict = "managed" if int(no[nearest]) & BIT["OWNER"] else "unknown"
-    return NoPlace(
-        verdict,
-        tuple(name for name, _ in found),
-        f"nearest is {reach.fleet.names[nearest]}: " + "; ".join(dict.fromkeys(v.evidence for _, v in found)),
-        "; ".join(dict.fromkeys(v.remedy for _, v in found if v.remedy)),
-    )
-
-
-def _by_room(room: Room, guest: int, task: Task, where: Ints, lost: Collection[int], *, hopeless: bool) -> NoPlace:
-    """What keeps it from the hosts that would take it, beside those that are placed."""
-    names, left = room.reach.fleet.names, load_on(task, where)
-    (item,) = (i for i, block in enumerate(task.items) if guest in block)
-    need, vcpus = int(task.problem.memory[item]), int(task.problem.vcpus[item])
-    allowed = room.allowed(guest, sure=True)
-    by_word: dict[str, list[int]] = {}
-    for k, t in enumerate(task.targets):
-        if not allowed[t]:
-            continue
-        words = [room.barred(guest, t, lost, sure=True)] if not task.problem.may[item, k] else []
-        words = [word or "together" for word in words]
-        if room.doubt(t):
-            words.append("doubt")
-        elif not words:
-            words += ["memory"] if need > left[t][0] else []
-            words += ["vcpus"] if vcpus > left[t][1] else []
-            words = words or ["apart"]
-        for word in words:
-            by_word.setdefault(word, []).append(t)
-    told, todo = [], []
-    for word, hosts in by_word.items():
-        on = some([names[t] for t in hosts])
-        if word == "memory":
-            t = max(hosts, key=lambda t: left[t][0])
-            told.append(f"no room for its {need / _GIB:.4g} GiB on {on}: {names[t]} has {_left_of(left[t][0])} left")
-            todo.append(f"free {(need - max(0, left[t][0])) / _GIB:.4g} GiB on {names[t]}, or add a host like it")
-        elif word == "vcpus":
-            t = max(hosts, key=lambda t: left[t][1])
-            told.append(f"no room for its {vcpus} vCPUs on {on}: {names[t]} has {max(0, left[t][1])} left")
-            todo.append("allow more vcpus_per_thread, or add a host")
-        elif word == "doubt":
-            told.append("; ".join(room.doubt(t) for t in hosts[:3]) + (f", and so on {on}" if hosts[3:] else ""))
-            todo.append("read the missing documents: virsh capabilities of hosts, virsh dumpxml of guests")
-        else:
-            told.append(_TOLD[word].format(on))
-            todo.append(_TODO[word])
-    if not hopeless and "doubt" not in by_word:
-        told.append("what is not known of other hosts or guests may still make room")
-    return NoPlace("full" if hopeless else "unknown", tuple(by_word), "; ".join(told), "; ".join(dict.fromkeys(todo)))
-
-
-_TOLD: Final = {
-    "apart": "a guest that it is kept apart from is on {}, or may be, or comes there",
-    "together": "the guests that it stays together with cannot all be on {}",
-    "name": "a domain of its name or UUID is on {} already",
-}
-_TODO: Final = {
-    "apart": "give up apart, or move the other guest",
-    "together": "give up together, or mend what keeps the others",
-    "name": "find out which of the two is meant, and rename or undefine the other",
-}
-
-
-def _left_of(kib: int) -> str:
-    return f"{max(0, kib) / _GIB:.4g} GiB"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -177,6 +47,8 @@ class Evacuation:
         depends on what is not known, or on another manager, which has to move its own guests.
     doubts : tuple of str
         What is not known of hosts and guests, and what was taken for granted therefore.
+    moves : tuple of Move
+        What a run does, in the order of the waves.
     """
 
     host: str
@@ -184,6 +56,8 @@ class Evacuation:
     targets: pd.DataFrame
     complete: bool | None
     doubts: tuple[str, ...]
+    moves: tuple[Move, ...]
+    _host_uuids: Mapping[str, str] = field(repr=False)
 
     def explain(self) -> list[str]:
         """In sentences: who goes in which order, why others do not and what to do, and what is in doubt."""
@@ -204,6 +78,162 @@ class Evacuation:
         for (verdict, evidence, remedy), names in groups.items():
             told.append(f"{some(names)} ({verdict}): {evidence}. To do: {remedy}")
         return told + list(self.doubts)
+
+    def preflight(
+        self,
+        uris: Mapping[str, str],
+        *,
+        peer_uris: Mapping[str, str] | None = None,
+        migrate_uris: Mapping[str, str] | None = None,
+        force: Iterable[str] = (),
+        baseline: Baseline | None = None,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Asks the hosts what stands in the way of every move that is left to do; touches nothing.
+
+        Parameters
+        ----------
+        uris, peer_uris, migrate_uris, force, baseline, **options
+            As of :meth:`run`.
+
+        Returns
+        -------
+        DataFrame
+            Every finding of every move: columns of ``schema.PREFLIGHTS``.
+
+        Raises
+        ------
+        FrameError, ConnectError, MigrationError
+            As of :meth:`run`.
+        """
+        trip = self._trip(uris, peer_uris, migrate_uris, force, baseline, options)
+        _, findings, plans = trip.preflight()
+        return findings_frame(self.moves, findings, {domain: plan.order.forced for domain, plan in plans.items()})
+
+    def commands(
+        self,
+        uris: Mapping[str, str],
+        *,
+        peer_uris: Mapping[str, str] | None = None,
+        migrate_uris: Mapping[str, str] | None = None,
+        force: Iterable[str] = (),
+        baseline: Baseline | None = None,
+        **options: Any,
+    ) -> str:
+        """The moves that are left to do as a script for a shell, one after another; blocked ones commented out.
+
+        Parameters
+        ----------
+        uris, peer_uris, migrate_uris, force, baseline, **options
+            As of :meth:`run`; the hosts are asked, since it is theirs to say which definitions there are.
+        """
+        todo, findings, plans = self._trip(uris, peer_uris, migrate_uris, force, baseline, options).preflight()
+        lines = ["set -e"]
+        for move in todo:
+            lines.append(f"# wave {move.wave}: {move.domain} -> {move.target}")
+            if (plan := plans.get(move.domain)) is None:
+                lines += [f"# blocked: {f.id} ({f.severity}): {f.evidence}" for f in findings[move.domain]]
+            else:
+                lines += [line for line in plan.commands().splitlines() if line != "set -e"]
+        return "".join(f"{line}\n" for line in lines)
+
+    def run(
+        self,
+        uris: Mapping[str, str],
+        *,
+        peer_uris: Mapping[str, str] | None = None,
+        migrate_uris: Mapping[str, str] | None = None,
+        force: Iterable[str] = (),
+        baseline: Baseline | None = None,
+        progress: Shown = True,
+        abort: threading.Event | None = None,
+        **options: Any,
+    ) -> EvacuationRun:
+        """Does it: wave by wave, the guests of one wave at a time.
+
+        Every move is preflighted first, and anything that stops one of them stops all, before anything has moved.
+        Before each wave its moves are planned anew, and its targets' free memory is looked at. The first failure is
+        the last: nothing new begins. The other moves of that wave are let finish, since aborting a healthy one gains
+        nothing and costs its guest another transfer. Run again, it goes on where it stopped: guests that are on their
+        target already count as arrived. It is the hosts that say so, nothing is kept here.
+
+        Parameters
+        ----------
+        uris : mapping of str to str
+            By name in the fleet, of the host and of all hosts that get guests, as for virsh on this machine.
+        peer_uris, migrate_uris : mapping of str to str, optional
+            By target; as ``peer_uri`` and ``migrate_uri`` of :func:`vmcompat.plan_migration`, which has the defaults.
+        force : iterable of str
+            Ids of findings that every move may pass; MEMORY stands for too little free memory of a target, too.
+        baseline : Baseline, optional
+            CPU for the stored definitions.
+        progress : bool, callable or Progress
+            Lines; or a function that is given about twice a second ``wave``, ``n_waves``, ``n_moved``, ``n_moves``,
+            ``guests`` (libvirt's job statistics of each that is under way) and the sums of ``memory_total``,
+            ``memory_remaining`` and ``memory_bps`` over them.
+        abort : threading.Event, optional
+            Once it is set, all moves under way are aborted, as after Ctrl-C.
+        **options
+            Whatever else :func:`vmcompat.plan_migration` takes.
+
+        Returns
+        -------
+        EvacuationRun
+            Every guest that the plan moves is on its target, and both ends of each move were looked at.
+
+        Raises
+        ------
+        EvacuationStoppedError
+            A finding stopped it, a move failed, or it was aborted: with what became of every guest, what to type next,
+            and the table in ``run``.
+        KeyboardInterrupt
+            After Ctrl-C, when all aborts are answered; the text says where every guest is.
+        FrameError
+            A URI is missing.
+        ConnectError, MigrationError
+            Before anything has moved: a host cannot be reached, a URI leads to another machine than the plan is for,
+            or ``force`` names no check.
+
+        Notes
+        -----
+        On the rig, or on hosts of one's own::
+
+            plan = vc.plan_evacuation("h1", fleet, domains)
+            uris = {host: f"qemu+ssh://{host}/system" for host in fleet.names}
+            plan.preflight(uris)
+            plan.run(uris)
+        """
+        return convoy.run(
+            self._trip(uris, peer_uris, migrate_uris, force, baseline, options), progress=progress, abort=abort
+        )
+
+    def _trip(
+        self,
+        uris: Mapping[str, str],
+        peer_uris: Mapping[str, str] | None,
+        migrate_uris: Mapping[str, str] | None,
+        force: Iterable[str],
+        baseline: Baseline | None,
+        options: Mapping[str, Any],
+    ) -> Itinerary:
+        staying = self.frame[self.frame["verdict"] != "moves"]
+        return Itinerary(
+            self.host,
+            moves=self.moves,
+            staying=[
+                Stays(domain=str(domain), evidence=f"{row['verdict']}: {row['evidence']}", remedy=row["remedy"])
+                for domain, row in staying.iterrows()
+            ],
+            host_uuids=self._host_uuids,
+            roads=Roads(
+                uris=uris,
+                peer_uris=peer_uris or {},
+                migrate_uris=migrate_uris or {},
+                force=(force,) if isinstance(force, str) else tuple(force),
+                baseline=baseline,
+                options=options,
+            ),
+        )
 
     def __repr__(self) -> str:
         counts = self.frame["verdict"].value_counts(sort=False)
@@ -292,7 +322,24 @@ def plan_evacuation(
         targets=_targets(room, found),
         complete=found.complete,
         doubts=tuple(doubts_of(room, found.task.targets)),
+        moves=tuple(_moves(room, found, at_once)),
+        _host_uuids={r.name: uuid for r in fleet.records if isinstance(uuid := r.fact("uuid"), str)},
     )
+
+
+def _moves(room: Room, found: Assignment, at_once: int) -> Iterator[Move]:
+    going = {g: room.reach.fleet.names[t] for block, t in found.placed for g in block}
+    for g, wave in _waves(room, found, at_once).items():
+        known = room.records[g].known
+        assert known is not None  # only a guest whose XML was read is placed
+        yield Move(
+            domain=room.reach.guests.names[g],
+            name=known.name,
+            uuid=known.uuid,
+            target=going[g],
+            wave=wave,
+            memory=None if known.page_sizes else int(room.needs[g]),
+        )
 
 
 def _rows(room: Room, guests: Sequence[int], found: Assignment, at_once: int) -> Iterator[dict[str, Any]]:
@@ -358,19 +405,3 @@ def _targets(room: Room, found: Assignment) -> pd.DataFrame:
     ]
     index = pd.Index([names[found.task.targets[k]] for k in chosen], dtype="str", name="host")
     return frame(EVACUATION_TARGETS, rows, index=index)
-
-
-def doubts_of(room: Room, targets: Sequence[int]) -> Iterator[str]:
-    """What is not known of guests and targets, in sentences."""
-    if room.astray:
-        yield (
-            f"where {some([room.reach.guests.names[g] for g in room.astray])} run, if they do, is not known: there may "
-            "be less room than this, and more to move. To do: add rows to domains.csv"
-        )
-    closed = [(t, doubt) for t in sorted(targets) if (doubt := room.doubt(t))]
-    if closed:
-        yield (
-            f"{some([room.reach.fleet.names[t] for t, _ in closed])} take nobody: {'; '.join(d for _, d in closed[:3])}"
-        )
-    if maybe := [room.reach.guests.names[g] for g in room.guests_on(targets) if room.records[g].runs is None]:
-        yield f"{some(maybe)} may run, and count as running"

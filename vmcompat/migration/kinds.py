@@ -71,9 +71,22 @@ def _machines_of(end: End) -> Hashable:
     return (end.capabilities.arch, asked, end.refused, *_facts("machines", "emulators", "virttypes")(end))  # type: ignore[misc]
 
 
+def _attached(domain: Domain) -> Hashable:
+    d = domain.devices
+    transient = tuple(disk.target for disk in d.disks if disk.transient)
+    memory = (d.memory, d.memory_slots, domain.vcpus, domain.machine)
+    return (transient, d.filesystems, d.tpms, d.firmware.loader, d.labels, *memory)
+
+
+def _takes(end: End) -> Hashable:
+    asked = end.hypervisor
+    given = None if asked is None else (asked.machine, *map(asked.facts.get, ("vcpu_max", "loaders", "tpm_backends")))
+    return (given, *_facts("security_models", "node_ids")(end))  # type: ignore[misc]
+
+
 GROUPS: Final = (
     Group(
-        ("LIVE_CPU", "CPU_NAMES", "VENDOR", "PASSTHROUGH", "HOST_MODEL", "ADDRESS_BITS"),
+        ("LIVE_CPU", "CPU_NAMES", "VENDOR", "PASSTHROUGH", "HOST_MODEL", "NESTED", "ADDRESS_BITS"),
         ("NEW_CPU", "CPU_NAMES", "VENDOR", "ADDRESS_BITS"), True,
         lambda d: (d.cpu, d.virttype), _cpu_of, _cpu_of,
     ),
@@ -93,9 +106,17 @@ GROUPS: Final = (
         _nothing, _facts("tsc_frequency", "tsc_scaling"),
     ),
     Group(
-        ("HYPERV", "HOSTDEV", "LAUNCH_SECURITY", "OWNER"), ("HOSTDEV", "OWNER"), False,
-        lambda d: (d.hyperv, bool(d.tsc_frequency), d.hostdevs, d.launch_security, d.managers, d.namespaces),
-        _nothing, _nothing,
+        ("HYPERV",), (), False, lambda d: (d.hyperv, bool(d.tsc_frequency)), _nothing,
+        lambda end: end.hypervisor and end.hypervisor.facts.get("hyperv"),
+    ),
+    Group(
+        ("HOSTDEV", "LAUNCH_SECURITY", "OWNER"), ("HOSTDEV", "OWNER"), False,
+        lambda d: (d.hostdevs, d.launch_security, d.managers, d.namespaces), _nothing, _nothing,
+    ),
+    Group(
+        ("TRANSIENT", "FILESYSTEM", "TPM", "FIRMWARE", "SECLABEL", "MEMORY_DEVICES", "TOPOLOGY"),
+        ("TPM", "FIRMWARE", "SECLABEL", "MEMORY_DEVICES", "TOPOLOGY"), False,
+        _attached, lambda end: end.qemu, _takes,
     ),
 )  # fmt: skip
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +21,7 @@ from vmcompat.fleet.frames import Fleet
 from vmcompat.migration.domains import DomainRecord, Domains
 from vmcompat.migration.observe import reading
 from vmcompat.migration.reach import reachability
+from vmcompat.migration.rollout import Candidate, Rollout, roll_out
 from vmcompat.migration.room import Named, rules_of
 from vmcompat.schema import LEDGER, frame
 
@@ -47,14 +48,14 @@ class Ledger:
         Guests to power off and on, those of one wave at a time.
     fewest : int
         Waves that it takes at least.
-    model : str
-        Of the baseline.
+    base : Baseline
     """
 
     frame: pd.DataFrame
     waves: tuple[tuple[str, ...], ...]
     fewest: int
-    model: str
+    base: Baseline
+    _records: tuple[DomainRecord, ...] = field(repr=False)
 
     @property
     def done(self) -> bool:
@@ -65,7 +66,9 @@ class Ledger:
         """How many guests are how far, what is not known and why, the waves, and whose freedom to move will end."""
         actions = self.frame["action"]
         numbers = [(words, int((actions == action).sum())) for action, words in _IN_WORDS.items()]
-        told = [f"{self.model}: of {len(actions)} guests " + ", ".join(f"{n} {words}" for words, n in numbers if n)]
+        told = [
+            f"{self.base.model}: of {len(actions)} guests " + ", ".join(f"{n} {words}" for words, n in numbers if n)
+        ]
         unknown = self.frame[actions == "unknown"]
         for (evidence, remedy), rows in unknown.groupby(["evidence", "remedy"], sort=False):
             told.append(f"{some(list(rows.index))}: {evidence}. To do: {remedy}")
@@ -80,10 +83,65 @@ class Ledger:
             )
         return told
 
+    def apply(self, uris: Mapping[str, str], *, allow_host_view: bool = False) -> Rollout:
+        """Writes the baseline into the stored definitions that lack it; a running guest keeps its CPU.
+
+        Every guest is one call of :func:`vmcompat.apply_baseline`, which asks all hosts of the baseline first. What
+        goes wrong with one stops no other, and is told. Guests of another manager are left alone, which would write
+        their definitions anew, and those of which it is not known what is stored.
+
+        Parameters
+        ----------
+        uris : mapping of str to str
+            By name in the fleet, of all hosts of the baseline, as for virsh on this machine.
+        allow_host_view : bool
+            As of :func:`vmcompat.apply_baseline`.
+
+        Returns
+        -------
+        Rollout
+            A row a guest, who has to be powered off and on (the ledger's ``waves`` say in which order), and the undo.
+
+        Raises
+        ------
+        FrameError
+            A URI is missing; nothing was written.
+        KeyboardInterrupt
+            After Ctrl-C, when the definition that was being written is; the cause has those that are in ``rollout``.
+
+        Notes
+        -----
+        Takes a connection to every host of the baseline for each guest that is written.
+        """
+        return roll_out(tuple(self._candidates()), self.base, uris=uris, allow_host_view=allow_host_view)
+
+    def _candidates(self) -> Iterator[Candidate]:
+        for record, (domain, row) in zip(self._records, self.frame.iterrows(), strict=True):
+            written, on_it = (None if pd.isna(row[c]) else bool(row[c]) for c in ("written", "on_it"))
+            excuse = ""
+            if row["action"] == "elsewhere":
+                excuse = row["evidence"]
+            elif written is None:
+                excuse = f"it is not known what it starts with: {row['evidence']}"
+            elif not written and record.manager not in (None, "libvirt"):
+                excuse = f"it belongs to {record.manager}, which writes its definition anew"
+            elif not written and record.host is None:
+                excuse = "it is not known on which host it is defined"
+            yield Candidate(
+                domain=str(domain),
+                name=record.known.name if record.known is not None else record.name,
+                host=record.host or "",
+                written=written,
+                on_it=on_it,
+                runs=record.runs,
+                excuse=excuse,
+                remedy=row["remedy"] if excuse else "",
+            )
+
     def __repr__(self) -> str:
         counts = self.frame["action"].value_counts()
         told = ", ".join(f"{counts[action]} {action}" for action in _IN_WORDS if action in counts)
-        return f"<Ledger of {self.model}, {len(self.frame)} guests: {told}; {_waves_in_words(len(self.waves))}>"
+        return f"<Ledger of {self.base.model}, {len(self.frame)} guests: {told}; {_waves_in_words(len(self.waves))}>"
 
     def _repr_html_(self) -> str:
         shown = self.frame[self.frame["action"] != "none"]
@@ -162,7 +220,8 @@ def restart_ledger(
         frame=frame(LEDGER, rows, index=pd.Index(domains.names, dtype="str", name="domain")),
         waves=tuple(tuple(domains.names[i] for i in wave) for wave in waves),
         fewest=fewest,
-        model=base.model,
+        base=base,
+        _records=domains.records,
     )
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 from vmcompat.baseline.answer import some
 from vmcompat.errors import FrameError
 from vmcompat.fleet.frames import Fleet
+from vmcompat.migration.assignment import Assignment, assign, doubts_of
 from vmcompat.migration.domains import DomainRecord, Domains
-from vmcompat.migration.evacuate import Assignment, assign, doubts_of
 from vmcompat.migration.placing import NOWHERE, borrowed
 from vmcompat.migration.reach import reachability
 from vmcompat.migration.room import UNKNOWN, Named, Room, rules_of

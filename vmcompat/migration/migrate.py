@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import shlex
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,11 +13,15 @@ import pandas as pd
 
 from vmcompat.errors import MigrationError
 from vmcompat.migration import run as running
-from vmcompat.migration.domain import difference
-from vmcompat.migration.job import Shown
-from vmcompat.migration.observe import End, Observation, observe
+from vmcompat.migration import runbook
+from vmcompat.migration.forecast import Forecast, measured_dirty_rate
+from vmcompat.migration.handle import MigrationJob
+from vmcompat.migration.observe import Observation, observe
 from vmcompat.migration.order import MigrationResult, Order, Restart
+from vmcompat.migration.policy import BALANCED, Policy, policy_of
 from vmcompat.migration.preflight import CHECKS, Finding, preflight
+from vmcompat.migration.progress import Shown
+from vmcompat.migration.transfer import PLAIN, Transfer
 from vmcompat.schema import PREFLIGHT, frame
 
 if TYPE_CHECKING:
@@ -65,8 +68,7 @@ class MigrationPlan:
     @property
     def diff(self) -> str:
         """What would change in the stored definition, as ``patch`` takes it; empty where nothing would."""
-        old, new = self.seen.stored, self.seen.new
-        return difference(old.xml, new.xml, name=self.order.domain) if old and new else ""
+        return runbook.diff(self.order)
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -80,62 +82,28 @@ class MigrationPlan:
             steps.append(f"{how}; start it again on {here}, and see what CPU it has got")
             steps.append(f"ask {there} whether it can run that CPU")
         with_new = f", with the {self.seen.baseline} baseline for its next start" if self.diff else ""
-        steps.append(f"migrate {name} live, peer to peer, from {here} to {there}{with_new}")
+        if self.order.transfer.offline:
+            steps.append(f"move the definition of {name} from {here} to {there}{with_new}")
+            steps.append(f"see that it is off on {there} and gone from {here}")
+            return tuple(steps)
+        steps.append(f"migrate {name} live, {self.order.way}, from {here} to {there}{with_new}")
+        steps += self.order.policy.steps(self.order.transfer, memory=self.order.memory)
         steps.append(f"see that it runs on {there} and is gone from {here}")
+        if self.seen.stored and self.seen.source.autostart:
+            steps.append(f"mark it autostart on {there}")
         return tuple(steps)
 
     def commands(self) -> str:
         """The same steps as a script for a shell, with virsh and patch; commented out where the plan is blocked."""
-        lines = ["set -e", *self._redefining(), *self._power_cycling(), *self._migrating()]
-        if self.blocked:
-            stops = [f"blocked: {f.id} ({f.severity}): {f.evidence}" for f in self.order.stops]
-            lines = [f"# {line}" for line in (*stops, *lines)]
-        return "".join(f"{line}\n" for line in lines)
+        return runbook.commands(self.order)
 
-    def _virsh(self, command: str, *options: str, at: End | None = None) -> str:
-        uri = (at or self.seen.source).uri
-        return " ".join(["virsh", "-c", shlex.quote(uri), command, *(shlex.quote(o) for o in options)])
+    def runbook(self) -> str:
+        """The same steps as a page for a change ticket, in Markdown.
 
-    def _file(self, when: str) -> str:
-        return f"./{self.order.domain}.{when}.xml"
-
-    def _redefining(self) -> Iterator[str]:
-        before, after = self._file("before"), self._file("after")
-        dump = self._virsh("dumpxml", "--inactive", "--security-info", "--domain", self.order.domain)
-        yield f"umask 077; {dump} > {shlex.quote(before)}"
-        if self.diff:
-            yield f"patch -o {shlex.quote(after)} {shlex.quote(before)} <<'END'"
-            yield from self.diff.splitlines()
-            yield "END"
-            for end in (self.seen.source, self.seen.target):
-                yield self._virsh("hypervisor-cpu-compare", "--error", *self._hypervisor(), after, at=end)
-
-    def _power_cycling(self) -> Iterator[str]:
-        of = ("--domain", self.order.domain)
-        if not self.order.restart:
-            return
-        if self.diff:
-            yield self._virsh("define", self._file("after"))
-        yield self._virsh("destroy" if self.order.restart == "destroy" else "shutdown", *of)
-        if self.order.restart != "destroy":
-            yield f"until LC_ALL=C {self._virsh('domstate', *of)} | grep -qx 'shut off'; do sleep 1; done"
-        yield self._virsh("start", *of)
-
-    def _migrating(self) -> Iterator[str]:
-        options = ["--live", "--p2p", "--verbose"]
-        options += ["--persistent", "--undefinesource"] if self.seen.stored else []
-        options += ["--persistent-xml", self._file("after")] if self.diff else []
-        options += ["--domain", self.order.domain, "--desturi", self.seen.peer_uri or "PEER_URI"]
-        options += ["--migrateuri", self.seen.migrate_uri] if self.seen.migrate_uri else []
-        yield self._virsh("migrate", *options)
-        yield self._virsh("domstate", "--domain", self.order.domain, at=self.seen.target)
-
-    def _hypervisor(self) -> Iterator[str]:
-        """Options that name the hypervisor; without them virsh takes the host's default, which may be another."""
-        of = self.seen.stored or self.seen.live
-        for option in ("emulator", "arch", "machine", "virttype"):
-            if value := getattr(of, option):
-                yield from (f"--{option}", value)
+        What moves and why, the findings, the commands of each step, how to see that it worked, what to do where it
+        did not. Where another manager owns the domain, its command stands in place of virsh's.
+        """
+        return runbook.runbook(self.order)
 
     def run(self, *, progress: Shown = True, abort: threading.Event | None = None) -> MigrationResult:
         """Does it.
@@ -164,9 +132,69 @@ class MigrationPlan:
         """
         return running.run(self.order, progress=progress, abort=abort)
 
+    def forecast(
+        self, *, bandwidth: float | tuple[float, float] | None = None, seconds: int = 1, times: int = 3
+    ) -> Forecast:
+        """Measures how fast the guest rewrites its memory, and says whether the migration would converge, and when.
+
+        Parameters
+        ----------
+        bandwidth : float or (float, float), optional
+            What is sent, or the least and the most of it [MiB/s]. Default: that of the transfer.
+        seconds : int
+            Each measurement takes [s].
+        times : int
+            Number of measurements; they differ, and the forecast says by how much that makes it uncertain.
+
+        Raises
+        ------
+        ConnectError
+            The source's libvirt is older than 7.2, refuses write access, or does not answer.
+        MigrationError
+            The guest does not run, or a number is out of range.
+
+        Notes
+        -----
+        QEMU compares some pages of the guest with what they were: no page is sent, and nothing is changed.
+        """
+        from vmcompat.connect import open_host
+
+        order = self.order
+        if self.seen.live is None:
+            raise MigrationError(f"{order.domain} is {self.seen.state}: nothing is rewritten")
+        given = bandwidth if bandwidth is not None else order.transfer.bandwidth or None
+        low, high = given if isinstance(given, tuple) else (given, given)
+        if low is not None and high is not None and not 0 < low <= high:
+            raise MigrationError(f"bandwidth={bandwidth}: MiB/s, above 0, the least first")
+        with open_host(order.source, write=True) as here:
+            rates = measured_dirty_rate(here, order.domain, memory=order.memory, seconds=seconds, times=times)
+        return Forecast(
+            memory=order.memory,
+            dirty_rate=rates,
+            bandwidth=None if low is None or high is None else (low * 2**20, high * 2**20),
+            downtime=order.policy.downtimes[-1],
+            throttled=bool(order.transfer.auto_converge),
+        )
+
+    def start(self, *, progress: Shown = False) -> MigrationJob:
+        """Does it in the background.
+
+        Parameters
+        ----------
+        progress : bool, callable or Progress
+            As for :meth:`run`; nothing is printed by default.
+
+        Returns
+        -------
+        MigrationJob
+            With the statistics so far, speed, downtime, abort and wait.
+        """
+        return MigrationJob(self.order, progress=progress)
+
     def __repr__(self) -> str:
         lines = [f"<MigrationPlan {self._title()}>"]
-        lines += [f"  {f.severity:8}{f.id:12}{f.evidence}" for f in self.order.findings]
+        width = max(len(f.id) for f in self.order.findings) + 2
+        lines += [f"  {f.severity:8}{f.id:{width}}{f.evidence}" for f in self.order.findings]
         lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]
         if self.diff and not self.order.restart and self.seen.live:
             lines.append("  the running guest keeps its CPU until it is powered off and on again")
@@ -207,6 +235,8 @@ def plan_migration(
     force: Iterable[str] = (),
     peer_uri: str | None = None,
     migrate_uri: str = "",
+    transfer: Transfer = PLAIN,
+    policy: Policy | str = BALANCED,
     write: bool = True,
 ) -> MigrationPlan:
     """Looks at a domain and two hosts, and plans its live migration; touches nothing.
@@ -232,6 +262,11 @@ def plan_migration(
         its parameters, if it names a host.
     migrate_uri : str, optional
         Where the source's QEMU sends the guest, such as ``tcp://h2``. Default: what the target's libvirt says.
+    transfer : Transfer
+        How it travels: peer to peer or managed, over one connection or several, compressed, encrypted, with its disks.
+    policy : Policy or str
+        How long it may take, and what is done when it gets nowhere: "gentle", "balanced", "must-finish", "huge guest",
+        or one of your own. ``plan.steps`` has it in words.
     write : bool
         False opens no read-write connection: what takes one is then *unknown*.
 
@@ -242,9 +277,9 @@ def plan_migration(
     Raises
     ------
     ConnectError
-        A host cannot be reached, or the source has no such domain.
+        A host cannot be reached, the source has no such domain, or the libvirt-python here lacks an option.
     MigrationError
-        ``force`` names no check, or the domain has no stored definition and one is needed.
+        ``force`` names no check, there is no such policy, or the domain has no stored definition and one is needed.
 
     Notes
     -----
@@ -257,11 +292,14 @@ def plan_migration(
     force = tuple(dict.fromkeys([force] if isinstance(force, str) else force))
     if strange := [name for name in force if name not in CHECKS]:
         raise MigrationError(f"force={', '.join(strange)}: no such finding; there are {', '.join(CHECKS)}")
+    policy = policy_of(policy)
+    transfer = policy.settled(transfer)
+    transfer.flags(persistent=True)
     if peer_uri is None and (named := _PEER.match(target)):
         peer_uri = f"{named[0]}/{target[named.end() :].lstrip('/').partition('?')[0] or 'system'}"
     seen = observe(
         domain, source, target, baseline=baseline, restart=bool(restart), peer_uri=peer_uri, migrate_uri=migrate_uri,
-        write=write,
+        transfer=transfer, write=write,
     )  # fmt: skip
     return MigrationPlan(
         order=Order(
@@ -273,6 +311,8 @@ def plan_migration(
             peer_uri=peer_uri,
             migrate_uri=migrate_uri,
             force=force,
+            transfer=transfer,
+            policy=policy,
             seen=seen,
             findings=preflight(seen),
         )

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from lxml import etree
+
 from vmcompat.errors import ConnectError, DocumentError, MigrationError
-from vmcompat.fleet.cpu import Cpu
+from vmcompat.fleet.cpu import Cpu, parse_xml
 from vmcompat.fleet.cpu_map import CpuMap
 from vmcompat.fleet.expand import Reading, read_cpu
 from vmcompat.fleet.records import Document, read_documents
 from vmcompat.fleet.sources import HostRecord
 from vmcompat.migration.apply import CpuAnswer, ask_cpu, stored_xml
 from vmcompat.migration.domain import Domain, cpu_text, read_domain, with_cpu
+from vmcompat.migration.inventory import Inventory, Ties, take_inventory, ties
+from vmcompat.migration.transfer import PLAIN, Transfer
 
 if TYPE_CHECKING:
     from vmcompat.baseline.common import Baseline
-    from vmcompat.connect import Host
+    from vmcompat.connect import ConnectionCalls, Host
 
 STATES: Final = ("no state", "running", "blocked", "paused", "shutting down", "shut off", "crashed", "suspended")
+_JOBS_SECONDS: Final = 10.0
 _READ_ONLY: Final = "not asked: write=False, and libvirt answers this on no read-only connection"
 _NOT_NEEDED: Final = "not asked: nothing in this plan depends on what the source can give"
 
@@ -49,6 +55,15 @@ class End:
         By question: ``"moved"``, the CPU with which the guest arrives; ``"stored"``, the one of its next start.
     taken : tuple of (str, str, bool)
         Name, UUID and whether it runs, of domains here that have the domain's name or UUID.
+    autostart : bool
+        One of those is started when the host boots.
+    jobs : tuple of str or None
+        Names of the other domains that are on their way from or to here; None where that was not asked or not told.
+    refusal : str or None
+        libvirt's words, asked for the QEMU command line of the definition with which the guest arrives; empty where
+        it made one, None where it was not asked.
+    inventory : Inventory or None
+        Networks, storage and so on that the host has; None where it was not asked for them.
     """
 
     name: str
@@ -62,6 +77,10 @@ class End:
     asked: bool = True
     answers: Mapping[str, CpuAnswer] = field(default_factory=dict)
     taken: tuple[tuple[str, str, bool], ...] = ()
+    autostart: bool = False
+    jobs: tuple[str, ...] | None = None
+    refusal: str | None = None
+    inventory: Inventory | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +95,8 @@ class Observation:
         One of :data:`STATES`.
     job : bool
         Another job (a migration, a save, a backup) holds the domain.
+    ties : Ties
+        Its snapshots and block jobs, as far as they were asked for.
     live : Domain or None
         As it runs; None where it does not.
     stored : Domain or None
@@ -94,12 +115,15 @@ class Observation:
         Where the source's libvirtd finds the target's, without a password; None where that is not known.
     migrate_uri : str
         Where the source's QEMU sends the guest; empty where the target's libvirt chooses.
+    transfer : Transfer
+        How the guest travels.
     source, target : End
     """
 
     domain: str
     state: str
     job: bool
+    ties: Ties = field(default_factory=Ties)
     live: Domain | None
     stored: Domain | None
     new: Domain | None
@@ -109,13 +133,14 @@ class Observation:
     restart: bool = False
     peer_uri: str | None = None
     migrate_uri: str = ""
+    transfer: Transfer = PLAIN
     source: End
     target: End
 
     @property
     def moved(self) -> Domain | None:
         """The definition with which the guest arrives at the target."""
-        return self.new if self.restart else self.live
+        return self.new if self.restart or self.transfer.offline else self.live
 
 
 def reading(cpu: Cpu | None, *, host: str, libvirt: str) -> Reading:
@@ -143,6 +168,7 @@ def observe(
     restart: bool = False,
     peer_uri: str | None = None,
     migrate_uri: str = "",
+    transfer: Transfer = PLAIN,
     write: bool = True,
 ) -> Observation:
     """Looks at a domain and both hosts; changes nothing.
@@ -159,6 +185,8 @@ def observe(
         The guest is to be powered off and on before it moves.
     peer_uri, migrate_uri : str
         Kept with what was seen.
+    transfer : Transfer
+        Kept too.
     write : bool
         Open a second, read-write connection where libvirt answers a question on no other: domain capabilities and
         ``compareHypervisorCPU``.
@@ -174,7 +202,7 @@ def observe(
 
     with ExitStack() as stack:
         here, there = (stack.enter_context(open_host(uri)) for uri in (source, target))
-        state, job, live, stored = _look(here, domain)
+        state, job, live, stored, kept = _look(here, domain)
         if stored is None and (baseline is not None or restart):
             raise MigrationError(
                 f"{domain} is transient on {here.name}: it has no stored definition to start from or to write into"
@@ -182,7 +210,7 @@ def observe(
         new = stored
         if stored is not None and baseline is not None:
             new = read_domain(with_cpu(stored.xml, baseline.guest_xml), source=stored.name)
-        moved = new if restart else live
+        moved = new if restart or transfer.offline else live
         some = live or stored
         if some is None:
             raise MigrationError(f"{domain} on {here.name} neither runs nor has a definition")
@@ -190,13 +218,14 @@ def observe(
         asks_source = baseline is not None or restart or _depends_on_host(live, new)
         silent = "" if write else _READ_ONLY
         ends = (
-            _end(here, source, some, questions, silent=silent or ("" if asks_source else _NOT_NEEDED)),
-            _end(there, target, some, questions, silent=silent),
+            _end(here, source, some, questions, silent=silent or ("" if asks_source else _NOT_NEEDED), arrives=False),
+            _end(there, target, some, questions, silent=silent, arrives=True),
         )
         return Observation(
             domain=domain,
             state=state,
             job=job,
+            ties=kept,
             live=live,
             stored=stored,
             new=new,
@@ -206,6 +235,7 @@ def observe(
             restart=restart,
             peer_uri=peer_uri and shown(peer_uri),
             migrate_uri=migrate_uri,
+            transfer=transfer,
             source=ends[0],
             target=ends[1],
         )
@@ -216,7 +246,7 @@ def _depends_on_host(*domains: Domain | None) -> bool:
     return any(d is not None and d.cpu is not None and d.cpu.mode != "custom" for d in domains)
 
 
-def _look(host: Host, name: str) -> tuple[str, bool, Domain | None, Domain | None]:
+def _look(host: Host, name: str) -> tuple[str, bool, Domain | None, Domain | None, Ties]:
     from vmcompat.connect import constant
 
     no_job = constant("VIR_DOMAIN_JOB_NONE")
@@ -227,21 +257,25 @@ def _look(host: Host, name: str) -> tuple[str, bool, Domain | None, Domain | Non
     job = bool(active) and host.ask(f"the jobs of {name}", lambda c: found.jobStats()["type"]) != no_job
     live = host.ask(f"the live definition of {name}", lambda c: found.XMLDesc(0)) if active else None
     stored = stored_xml(host, name) if persistent else None
+    runs = None if live is None else read_domain(live, source=where)
     return (
         STATES[number] if number < len(STATES) else f"state {number}",
         job,
-        None if live is None else read_domain(live, source=where),
+        runs,
         None if stored is None else read_domain(stored, source=where),
+        ties(host, found, runs),
     )
 
 
-def _end(host: Host, uri: str, domain: Domain, questions: Mapping[str, Domain | None], *, silent: str) -> End:
-    """One end; ``silent`` says why it is not asked what takes write access, and is empty where it is."""
+def _end(
+    host: Host, uri: str, domain: Domain, questions: Mapping[str, Domain | None], *, silent: str, arrives: bool
+) -> End:
+    """One end, where the domain may arrive; ``silent`` says why what takes write access is not asked, if it is not."""
     from vmcompat.connect import describe, open_host
 
     about = describe(host)
     (capabilities,) = read_documents(about.capabilities.encode(), source=host.uri)
-    hypervisor, answers, refused = None, dict[str, CpuAnswer](), silent
+    hypervisor, answers, refused, refusal = None, dict[str, CpuAnswer](), silent, None
     if not silent:
         try:
             with open_host(uri, write=True) as asked:
@@ -250,6 +284,8 @@ def _end(host: Host, uri: str, domain: Domain, questions: Mapping[str, Domain | 
                     text = None if answer_for is None else cpu_text(answer_for.xml)
                     if answer_for is not None and text is not None:
                         answers[question] = ask_cpu(asked, text, answer_for)
+                if arrives:
+                    refusal = _dry_run(asked, questions["moved"])
         except ConnectError as e:
             refused = f"cannot tell without write access: {e}"
     return End(
@@ -267,6 +303,10 @@ def _end(host: Host, uri: str, domain: Domain, questions: Mapping[str, Domain | 
         refused=refused,
         answers=answers,
         taken=_taken(host, domain),
+        autostart=_autostart(host, domain),
+        refusal=refusal,
+        inventory=take_inventory(host, questions["moved"] or domain),
+        jobs=_jobs(host, domain),
     )
 
 
@@ -291,3 +331,68 @@ def _taken(host: Host, domain: Domain) -> tuple[tuple[str, str, bool], ...]:
         listed = host.ask("its domains", lambda c, f=flag: [(d.name(), d.UUIDString()) for d in c.listAllDomains(f)])  # type: ignore[misc]
         taken += [(name, uuid, runs) for name, uuid in listed if name == domain.name or uuid == domain.uuid]
     return tuple(sorted(taken))
+
+
+def _autostart(host: Host, domain: Domain) -> bool:
+    """Whether the host starts a definition of that name or UUID when it boots."""
+    from vmcompat.connect import constant
+
+    def marked(connection: ConnectionCalls) -> bool:
+        found = connection.listAllDomains(constant("VIR_CONNECT_LIST_DOMAINS_AUTOSTART"))
+        return any(d.name() == domain.name or d.UUIDString() == domain.uuid for d in found)
+
+    return host.ask("which domains it starts when it boots", marked)
+
+
+def _dry_run(host: Host, domain: Domain | None) -> str | None:
+    if domain is None:
+        return None
+    text = _without_what_opens(domain)
+    try:
+        host.ask(f"to make a QEMU command line of {domain.name}", lambda c: c.domainXMLToNative("qemu-argv", text, 0))
+    except ConnectError as e:
+        return str(e.__cause__ or e)
+    return ""
+
+
+# To make a command line libvirt opens a tap device, talks to a TPM and asks for security drivers: that is more than a
+# look, and fails for reasons of its own.
+_OPENS: Final = (*(f"devices/{each}" for each in ("interface", "hostdev", "tpm", "vsock", "filesystem")), "seclabel")
+
+
+def _without_what_opens(domain: Domain) -> str:
+    root = parse_xml(domain.xml.encode(), source=domain.name)
+    for element in [e for path in _OPENS for e in root.findall(path)]:
+        above = element.getparent()
+        assert above is not None
+        above.remove(element)
+    return etree.tostring(root, encoding="unicode")
+
+
+def _jobs(host: Host, domain: Domain) -> tuple[str, ...] | None:
+    """Other domains on their way. Every one is asked, since libvirt has no list of jobs; for so long at most."""
+    from vmcompat.connect import constant
+
+    on_the_way = [constant(f"VIR_DOMAIN_JOB_OPERATION_MIGRATION_{way}") for way in ("OUT", "IN")]
+    arriving = constant("VIR_ERR_OPERATION_UNSUPPORTED")  # "statistics are available only on the source host"
+    gone = (constant("VIR_ERR_NO_DOMAIN"), constant("VIR_ERR_OPERATION_INVALID"))
+    until, found = time.monotonic() + _JOBS_SECONDS, []
+    active = constant("VIR_CONNECT_LIST_DOMAINS_ACTIVE")
+    try:
+        guests = host.ask("its guests", lambda c: [(d.name(), d.UUIDString(), d) for d in c.listAllDomains(active)])
+        for name, uuid, guest in guests:
+            left = until - time.monotonic()
+            if left <= 0:
+                return None
+            try:
+                stats = host.ask(f"the jobs of {name}", lambda c, d=guest: d.jobStats(), seconds=left)  # type: ignore[misc]
+                moves = bool(stats["type"]) and stats.get("operation") in on_the_way
+            except ConnectError as e:
+                if e.code not in (arriving, *gone):
+                    return None
+                moves = e.code == arriving
+            if moves and uuid != domain.uuid:
+                found.append(name)
+    except ConnectError:
+        return None
+    return tuple(sorted(found))

@@ -10,14 +10,17 @@ import pandas as pd
 
 from vmcompat.errors import MigrationError
 from vmcompat.migration.observe import Observation
+from vmcompat.migration.policy import BALANCED, Policy
 from vmcompat.migration.preflight import FORCEABLE, STOPS, Finding
+from vmcompat.migration.transfer import PLAIN, Transfer
 from vmcompat.schema import MIGRATION_RESULT, frame
 
 if TYPE_CHECKING:
     from vmcompat.baseline.common import Baseline
 
 Restart: TypeAlias = Literal[False, True, "destroy"]
-Outcome: TypeAlias = Literal["migrated", "restored", "stayed", "unknown"]
+Outcome: TypeAlias = Literal["migrated", "restored", "stayed", "lost", "unknown"]
+Phase: TypeAlias = Literal["plan", "power cycle", "transfer", "verification", "end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,10 @@ class Order:
         Where the source's QEMU sends the guest; empty leaves that to the target's libvirt.
     force : tuple of str
         Findings that may be passed.
+    transfer : Transfer
+        How the guest travels, with what the policy adds to what was asked for.
+    policy : Policy
+        How long it may take, and what is done when it gets nowhere.
     seen : Observation
     findings : tuple of Finding
     """
@@ -46,6 +53,8 @@ class Order:
     peer_uri: str | None = field(repr=False, default=None)
     migrate_uri: str = ""
     force: tuple[str, ...] = ()
+    transfer: Transfer = PLAIN
+    policy: Policy = BALANCED
     seen: Observation = field(repr=False)
     findings: tuple[Finding, ...] = field(repr=False)
 
@@ -61,6 +70,17 @@ class Order:
         """The findings that ``force`` passes."""
         return tuple(f.id for f in self.findings if f.severity in FORCEABLE and f.id in self.force)
 
+    @property
+    def memory(self) -> int:
+        """Of the guest [bytes]; 0 where its definition does not tell."""
+        domain = self.seen.live or self.seen.stored
+        return 1024 * (domain.memory or 0) if domain else 0
+
+    @property
+    def way(self) -> str:
+        """How the guest goes, in a word or two."""
+        return "offline" if self.transfer.offline else "managed" if self.transfer.managed else "peer to peer"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationResult:
@@ -68,11 +88,21 @@ class MigrationResult:
 
     Attributes
     ----------
-    outcome : {"migrated", "restored", "stayed", "unknown"}
+    outcome : {"migrated", "restored", "stayed", "lost", "unknown"}
         *restored*: the guest did not start with its new definition, and runs at the source with the old one again.
-        *stayed*: it is at the source, or was not moved. *unknown*: a host did not answer. ``message`` says more.
+        *stayed*: it is at the source, or was not moved. *lost*: its QEMU or half of its memory is gone, and it can only
+        be started again. *unknown*: what the hosts say, or one that says nothing, does not tell. ``message`` says more.
+    phase : {"plan", "power cycle", "transfer", "verification", "end"}
+        How far the run came.
+    way : {"peer to peer", "managed", "offline"}
+    policy : str
+        Name of the policy.
+    policy_steps : tuple of str
+        What was done by it during the transfer.
     seconds : float
         From the first look to the last [s].
+    transfer_seconds : float or None
+        Of it, libvirt's own call [s]; None where it did not come to that.
     downtime_ms, transferred, iterations : int or None
         Of the transfer, by the target's own statistics: downtime [ms], bytes sent [B], passes over the memory.
     restarted : bool
@@ -87,8 +117,13 @@ class MigrationResult:
     source: str
     target: str
     outcome: Outcome
+    phase: Phase = "end"
+    way: str = "peer to peer"
+    policy: str = ""
+    policy_steps: tuple[str, ...] = ()
     started: datetime
     seconds: float
+    transfer_seconds: float | None = None
     downtime_ms: int | None = None
     transferred: int | None = None
     iterations: int | None = None
@@ -125,4 +160,5 @@ class MigrationFailedError(MigrationError):
         self.problem, self.changed, self.undone, self.next, self.result = problem, changed, undone, next, result
         what = f"Changed: {'; '.join(changed) or 'nothing'}."
         back = f" Undone: {'; '.join(undone)}." if undone else ""
-        super().__init__(f"{problem}. {what}{back} Next: {next}")
+        phase = "" if result.phase in ("plan", "end") else f" Phase: {result.phase}."
+        super().__init__(f"{problem}.{phase} {what}{back} Next: {next}")

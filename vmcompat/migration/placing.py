@@ -25,6 +25,10 @@ UNLIMITED: Final = 1 << 60
 NOWHERE: Final = -1
 _HALVINGS: Final = 8  # of what the fullest target may be
 _SLACK: Final = 1e-6  # as much as HiGHS itself does not see
+_INFEASIBLE: Final = 2
+# HiGHS holds its answer against the rows once more, and gives none ("Solve error") where rounding breaks a row of large
+# factors by more than a millionth. Such rows are then divided.
+_LARGEST: Final = (100.0, 10.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -287,24 +291,32 @@ class _Program:
 
     def _asked_of_highs(self) -> npt.NDArray[np.float64] | None:
         from scipy.optimize import Bounds, LinearConstraint, milp
-        from scipy.sparse import csr_array
 
         n_other = self.n - self.n_items_at
         low, high = np.zeros(self.n), np.concatenate([np.ones(self.n_items_at), np.full(n_other, np.inf)])
         cost = np.concatenate([self.cost, np.zeros(self.n - len(self.cost))])
-        limits: list[Any] = []
-        if self.rows:
-            columns, factors, least, greatest = zip(*self.rows, strict=True)
-            at = np.repeat(np.arange(len(columns)), [len(c) for c in columns])
-            matrix = csr_array((np.concatenate(factors), (at, np.concatenate(columns))), shape=(len(columns), self.n))
-            limits.append(LinearConstraint(matrix, np.array(least), np.array(greatest)))
         whole = np.concatenate([np.ones(self.n_items_at), np.zeros(n_other)])
-        result = milp(
-            cost, integrality=whole, bounds=Bounds(low, high), constraints=limits, options={"mip_rel_gap": 0.0}
-        )
-        if result.x is None and result.status != 2:
+        for largest in (np.inf, *_LARGEST):
+            limits = [LinearConstraint(*self._matrix(largest))] if self.rows else []
+            result = milp(
+                cost, integrality=whole, bounds=Bounds(low, high), constraints=limits, options={"mip_rel_gap": 0.0}
+            )
+            if result.x is not None or result.status == _INFEASIBLE:
+                break
+        else:
             raise VmcompatError(f"HiGHS found no answer: {result.message}; ask about fewer hosts at a time")
         return None if result.x is None else np.asarray(result.x, dtype=np.float64)
+
+    def _matrix(self, largest: float) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """The rows with their limits, divided so that no factor is larger than that."""
+        from scipy.sparse import csr_array
+
+        columns, factors, least, greatest = zip(*self.rows, strict=True)
+        by = np.array([max(1.0, float(np.abs(f).max(initial=0.0)) / largest) for f in factors])
+        divided = np.concatenate([f / d for f, d in zip(factors, by, strict=True)])
+        at = np.repeat(np.arange(len(columns)), [len(c) for c in columns])
+        matrix = csr_array((divided, (at, np.concatenate(columns))), shape=(len(columns), self.n))
+        return matrix, np.array(least) / by, np.array(greatest) / by
 
 
 def _unit(values: Ints) -> int:

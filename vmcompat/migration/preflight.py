@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmcompat.fleet.cpu import X86
-from vmcompat.migration import fit
+from vmcompat.migration import attached, between, disks, fit, travel
 from vmcompat.migration.fit import Severity, Verdict
 from vmcompat.migration.observe import End, Observation
 
@@ -48,17 +48,34 @@ def preflight(seen: Observation) -> tuple[Finding, ...]:
 
 
 def _state(seen: Observation) -> Verdict:
+    if seen.transfer.offline:
+        return _state_offline(seen)
     if seen.live is None:
         return Verdict("block", f"{seen.domain} is {seen.state}",
-            "only a running guest moves live: start it (virsh start), or take its definition over by hand",
+            "only a running guest moves live: start it (virsh start), or move its definition: Transfer(offline=True)",
         )  # fmt: skip
     if seen.job:
-        return Verdict("block", "another job holds the domain", "wait for it, or end it: virsh domjobabort")
+        return Verdict("block", "another job holds the domain",
+            "wait for it; what it is: "
+            f"virsh -c {shlex.quote(seen.source.uri)} domjobinfo --domain {shlex.quote(seen.domain)}",
+        )  # fmt: skip
     if seen.state == "paused":
         return Verdict("risk", "the guest is paused, and would arrive paused", "virsh resume, or find out why")
+    if seen.state == "suspended":
+        return Verdict("risk", "the guest sleeps (suspended to memory), and a QEMU before 9.0 wakes it as it leaves",
+            f"wake it first: virsh dompmwakeup {shlex.quote(seen.domain)}",
+        )  # fmt: skip
     if seen.state not in ("running", "blocked"):  # blocked: it waits for a device
         return Verdict("block", f"the guest is {seen.state}", "bring it to a running state first")
     return Verdict("ok", "running, no job")
+
+
+def _state_offline(seen: Observation) -> Verdict:
+    if seen.live is not None:
+        return Verdict("block", f"{seen.domain} is {seen.state}, and offline=True is for guests that are off",
+            "move it live: leave offline=True away",
+        )  # fmt: skip
+    return Verdict("ok", f"{seen.state}: its definition moves")
 
 
 def _same_host(seen: Observation) -> Verdict:
@@ -71,25 +88,6 @@ def _same_host(seen: Observation) -> Verdict:
             "give another target; two machines of one UUID: set host_uuid in libvirtd.conf of one",
         )  # fmt: skip
     return Verdict("ok", f"{seen.source.name} and {seen.target.name} have different UUIDs")
-
-
-def _peer(seen: Observation) -> Verdict:
-    if seen.peer_uri is None:
-        return Verdict(
-            "block", f"cannot tell how the libvirt of {seen.source.name} reaches the one of {seen.target.name}: "
-            f"{seen.target.uri} is an address for this client only",
-            f"give peer_uri=, as one types it on {seen.source.name}: qemu+ssh://{seen.target.name}/system",
-        )  # fmt: skip
-    offered, scheme = seen.target.capabilities.facts.get("transports"), seen.migrate_uri.partition(":")[0] or "tcp"
-    if not isinstance(offered, tuple) or not offered:
-        return Verdict("unknown", f"{seen.target.name} does not say how guests may come", "look at virsh capabilities")
-    if scheme not in offered:
-        return Verdict(
-            "block",
-            f"{seen.target.name} takes guests by {', '.join(offered)}, not by {scheme}",
-            "choose migrate_uri= so",
-        )
-    return Verdict("ok", f"{seen.source.name} calls {seen.peer_uri}; the guest travels by {scheme}")
 
 
 def _machine(seen: Observation) -> Verdict | None:
@@ -194,23 +192,6 @@ def _gib(kib: int) -> str:
     return f"{kib / 2**20:.4g} GiB"
 
 
-def _hyperv(seen: Observation) -> Verdict | None:
-    """Re-enlightenment tells a guest of Windows that the TSC changed; QEMU wants to know which one that was."""
-    moved = seen.moved
-    if moved is None or not moved.hyperv:
-        return None
-    if "passthrough" in moved.hyperv:
-        return Verdict("risk", "<hyperv mode='passthrough'>: which enlightenments it has depends on its host",
-            "list them in <hyperv> and power the guest off and on",
-        )  # fmt: skip
-    if "reenlightenment" in moved.hyperv and not moved.tsc_frequency:
-        return Verdict("block", "re-enlightenment without a fixed TSC frequency: QEMU refuses to move it",
-            "add <timer name='tsc' frequency='...'/> to <clock>, or take reenlightenment out, and power the guest off "
-            "and on",
-        )  # fmt: skip
-    return Verdict("ok", f"{len(moved.hyperv)} Hyper-V enlightenments, none that ties it to its host")
-
-
 def _hostdev(seen: Observation) -> Verdict | None:
     if seen.moved is None or not seen.moved.hostdevs:
         return None
@@ -246,14 +227,19 @@ def _name(seen: Observation) -> Verdict:
     uuid = domain.uuid if domain else ""
     there = seen.target.name
     for name, other, runs in seen.target.taken:
-        if (name, other) == (seen.domain, uuid) and not runs:
-            return Verdict("warn", f"{there} has a stale definition of this domain, which the move replaces",
-                f"virsh undefine it there, if it is not wanted: {name}",
+        state = "running" if runs else "shut off"
+        if (name, other) != (seen.domain, uuid):
+            same = "the name" if name == seen.domain else "the UUID"
+            return Verdict("block", f"{there} has a domain with {same} already: {name} {other}, {state}",
+                "rename or remove that one",
             )  # fmt: skip
-        same = "the name" if name == seen.domain else "the UUID"
-        return Verdict("block", f"{there} has a domain with {same} already: {name} {other}, "
-            f"{'running' if runs else 'shut off'}",
-            "rename or remove that one",
+        if runs:
+            ends = ", ".join(repr(end.uri) for end in (seen.source, seen.target))
+            return Verdict("block", f"{there} has the guest itself, {state}: a migration brings or has left it there",
+                f"look which of the two it is, and destroy neither: vc.recover({seen.domain!r}, {ends})",
+            )  # fmt: skip
+        return Verdict("warn", f"{there} has a stale definition of this domain, which the move replaces",
+            f"virsh undefine it there, if it is not wanted: {name}",
         )  # fmt: skip
     return Verdict("ok", f"{there} has neither the name nor the UUID")
 
@@ -261,24 +247,49 @@ def _name(seen: Observation) -> Verdict:
 CHECKS: Final[Mapping[str, Callable[[Observation], Verdict | None]]] = {
     "STATE": _state,
     "SAME_HOST": _same_host,
-    "PEER": _peer,
+    "PEER": travel.peer,
+    "TRANSFER": travel.transfer,
+    "TRANSPORT": travel.transport,
+    "VERSION": between.versions,
+    "SKEW": between.skew,
+    "DRY": between.dry_run,
+    "JOBS": between.jobs,
     "LIVE_CPU": fit.live_cpu,
     "NEW_CPU": fit.new_cpu,
     "CPU_NAMES": fit.cpu_names,
     "VENDOR": fit.vendor,
     "PASSTHROUGH": fit.passthrough,
     "HOST_MODEL": fit.host_model,
+    "NESTED": between.nested,
+    "CPU_HOST_PARTS": between.cpu_parts,
     "MACHINE": _machine,
+    "DEPRECATED": between.deprecated,
     "VCPU": _vcpu,
     "CPUTUNE": _cputune,
     "NUMATUNE": _numatune,
     "MEMORY": _memory,
     "TSC": fit.tsc,
     "ADDRESS_BITS": fit.address_bits,
-    "HYPERV": _hyperv,
+    "HYPERV": between.hyperv,
     "HOSTDEV": _hostdev,
+    "DISKS": disks.disks,
+    "CACHE": disks.cache,
+    "TRANSIENT": disks.transient,
+    "SNAPSHOTS": disks.snapshots,
+    "BLOCKJOB": disks.block_job,
+    "FILESYSTEM": attached.filesystem,
+    "TPM": attached.tpm,
+    "NETWORK": attached.network,
+    "GRAPHICS": attached.graphics,
+    "PATHS": attached.paths,
+    "FIRMWARE": attached.firmware,
+    "SECLABEL": attached.seclabel,
+    "MEMORY_DEVICES": attached.memory_devices,
+    "TOPOLOGY": attached.topology,
     "LAUNCH_SECURITY": _launch_security,
     "OWNER": _owner,
     "NAME": _name,
+    "AUTOSTART": between.autostart,
+    "STORED": between.stored,
 }
 """By the id of their finding, in the order in which they are shown."""

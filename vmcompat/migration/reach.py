@@ -26,7 +26,7 @@ from vmcompat.migration.fit import Verdict
 from vmcompat.migration.kinds import BIT, GROUPS, GUEST, HERE, THERE, Answer, Codes, Sides, looked_up, named
 from vmcompat.schema import REACH, REACH_DOMAINS, frame
 
-Masks: TypeAlias = npt.NDArray[np.uint32]
+Masks: TypeAlias = npt.NDArray[np.uint64]
 
 
 _NO: Final = ("block", "risk")
@@ -50,7 +50,7 @@ class Reachability:
     ----------
     guests : Domains
     fleet : Fleet
-    no, unknown : ndarray of uint32
+    no, unknown : ndarray of uint64
         Guests by hosts: sets of the checks that stand in the way, and of those that cannot tell.
     own : ndarray of int
         Position of each guest's host in the fleet; -1 where it is not there or not known.
@@ -240,12 +240,12 @@ def reachability(domains: Domains, fleet: Fleet) -> Reachability:
         raise FrameError("a fleet without hosts: no guest can go anywhere")
     own = np.array([fleet.names.index(r.host) if r.host in fleet.names else -1 for r in domains.records], dtype=np.intp)
     shape = (len(domains), len(fleet))
-    no, unknown = (np.zeros(shape, dtype=np.uint32) for _ in range(2))
+    no, unknown = (np.zeros(shape, dtype=np.uint64) for _ in range(2))
     sides = Sides(fleet)
     codes, answers = [], []
     for group in GROUPS:
         of_group, table = looked_up(group, domains.records, own, sides)
-        masks = np.array([[_mask(a, _NO), _mask(a, ("unknown",))] for a in table], dtype=np.uint32).reshape(-1, 2)
+        masks = np.array([[_mask(a, _NO), _mask(a, ("unknown",))] for a in table], dtype=np.uint64).reshape(-1, 2)
         no |= masks[of_group, 0]
         unknown |= masks[of_group, 1]
         codes.append(of_group)

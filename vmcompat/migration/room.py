@@ -195,7 +195,7 @@ class Room:
     def allowed(self, guest: int, *, sure: bool) -> Bools:
         """To which hosts the checks let a guest go; at best also where they cannot tell, or its manager moves it."""
         no, unknown = self.reach.no[guest], self.reach.unknown[guest]
-        allowed: Bools = (no | unknown) == 0 if sure else (no & ~np.uint32(BIT["OWNER"])) == 0
+        allowed: Bools = (no | unknown) == 0 if sure else (no & ~np.uint64(BIT["OWNER"])) == 0
         return allowed
 
     def doubt(self, host: int) -> str:

@@ -6,36 +6,65 @@ here names what was changed, what was undone and what to type next.
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from vmcompat.errors import ConnectError, MigrationError, VmcompatError
-from vmcompat.fleet.cpu_map import CpuMap
-from vmcompat.migration.apply import ask_cpu, redefine, stored_xml
-from vmcompat.migration.domain import Domain, cpu_text, read_domain, with_cpu
-from vmcompat.migration.job import MigrationJob, Progress, Shown, Stats, show
-from vmcompat.migration.observe import STATES, observe, reading
-from vmcompat.migration.order import MigrationFailedError, MigrationResult, Order, Outcome
-from vmcompat.migration.preflight import preflight
+from vmcompat.migration import journal
+from vmcompat.migration.aftermath import FOUND, Found
+from vmcompat.migration.apply import ask_cpu, redefine, stored_xml, without_secrets
+from vmcompat.migration.domain import Domain, cpu_text, difference, read_domain, with_cpu
+from vmcompat.migration.job import LibvirtJob
+from vmcompat.migration.observe import observe
+from vmcompat.migration.order import MigrationFailedError, MigrationResult, Order, Outcome, Phase
+from vmcompat.migration.policy import Driver
+from vmcompat.migration.preflight import STOPS, preflight
+from vmcompat.migration.progress import Progress, Shown, Stats, show
+from vmcompat.migration.recover import recover
+from vmcompat.migration.runbook import typed, virsh
+from vmcompat.migration.whereabouts import GONE, OFF, Whereabouts, not_given, state
 
 if TYPE_CHECKING:
     from vmcompat.connect import Host
 
 SHUTDOWN_SECONDS: Final = 180.0
 _START_SECONDS: Final = 300.0
+_BACK_SECONDS: Final = 15.0  # until a host that does not answer is called silent
+_CALM_LOOKS: Final = 4  # at a guest that stays at the source, until that is taken for the end of it
+_BETWEEN_LOOKS: Final = 2.0  # [s]
+_OVER: Final = ("arrived", "definition left", "off", "gone", "two copies", "name taken", "post-copy lost")
+_LEFT: Final[Mapping[Found, Outcome]] = {
+    "at source": "stayed",
+    "definition at target": "stayed",
+    "incoming left": "stayed",
+    "stuck": "stayed",
+    "arrived": "migrated",
+    "definition left": "migrated",
+    "source left": "migrated",
+    "post-copy lost": "lost",
+    "off": "lost",  # it ran when the transfer began
+    "gone": "lost",
+}
+"""What each state that a failed transfer may leave makes of the run; all others are *unknown*."""
 
 
 def run(order: Order, *, progress: Shown = True, abort: threading.Event | None = None) -> MigrationResult:
     """See :meth:`vmcompat.migration.migrate.MigrationPlan.run`."""
-    return _Run(order, show(progress), abort or threading.Event()).do()
+    return Run(order, show(progress), abort or threading.Event()).do()
 
 
-class _Run:
-    """One run: what it has done so far, so that every way out can tell."""
+class Run:
+    """One run: what it has done so far, so that every way out can tell.
+
+    Attributes
+    ----------
+    job : LibvirtJob or None
+        The transfer, once it has begun.
+    """
 
     def __init__(self, order: Order, progress: Progress, abort: threading.Event) -> None:
         self.order, self.progress, self.abort = order, progress, abort
@@ -46,14 +75,25 @@ class _Run:
         self.not_given: tuple[str, ...] = ()
         self.restarted = False
         self.outcome: Outcome = "stayed"
-        self.old = self.new = ""  # stored definitions, secrets included
+        self.phase: Phase = "plan"
+        self.job: LibvirtJob | None = None
+        self._row: MigrationResult | None = None
+        self.old = self.new = self._latest = ""  # stored definitions, secrets included
 
     def do(self) -> MigrationResult:
+        """All of it, and a line in the log; see :func:`run`."""
         order = self.order
         if order.stops:
             stops = "; ".join(f"{f.id} ({f.severity}): {f.evidence}" for f in order.stops)
             raise self._failed(f"the plan is blocked by {stops}", next=" / ".join(f.remedy for f in order.stops))
         self._look_again()
+        try:
+            return self._acted()
+        finally:
+            if self._row is not None:
+                journal.append(self._row)
+
+    def _acted(self) -> MigrationResult:
         try:
             return self._act()
         except KeyboardInterrupt as e:
@@ -77,13 +117,17 @@ class _Run:
             if seen.stored is not None:
                 self.old = stored_xml(here, order.domain, secrets=True)
                 self.new = with_cpu(self.old, order.baseline.guest_xml) if order.baseline else self.old
+                self._latest = self.old
             self._unless_aborted("the run was aborted before its first step")
             if order.restart:
+                self.phase = "power cycle"
                 self._power_cycle(here)
                 self._fits_the_target(here, there)
-            before = self._live(here)
+            before = None if order.transfer.offline else self._live(here)
             self._unless_aborted(f"the run was aborted before the transfer; {order.domain} is on {here.name}")
             self._move(here, control, there)
+            if not there.alive:
+                there = stack.enter_context(open_host(order.target, write=True))
             return self._verified(control, there, before)
 
     # ---- step by step
@@ -92,7 +136,7 @@ class _Run:
         order, then = self.order, self.order.seen
         now = observe(
             order.domain, order.source, order.target, baseline=order.baseline, restart=bool(order.restart),
-            peer_uri=order.peer_uri, migrate_uri=order.migrate_uri,
+            peer_uri=order.peer_uri, migrate_uri=order.migrate_uri, transfer=order.transfer,
         )  # fmt: skip
         changed = [
             what
@@ -105,7 +149,8 @@ class _Run:
         ]
         if not changed:
             before = set(order.findings)
-            changed = [f"{f.id} (now {f.severity}: {f.evidence})" for f in preflight(now) if f not in before]
+            new = [f for f in preflight(now) if f.severity in STOPS and f not in before]
+            changed = [f"{f.id} (now {f.severity}: {f.evidence})" for f in new]
         if changed:
             raise self._failed(
                 f"{order.domain} or a host is not as it was when the plan was made: {', '.join(changed)}",
@@ -164,7 +209,7 @@ class _Run:
             self._start_from_old(here, stored, e)
         self.changed[-1] = f"{name} was powered off and on"
         live = self._live(here)
-        self.not_given = _not_given(read_domain(stored, source=name), live, here.name, self.order.seen.source.libvirt)
+        self.not_given = not_given(read_domain(stored, source=name), live, here.name, self.order.seen.source.libvirt)
         if self.not_given:
             self.progress.say(f"asked for, not given: {', '.join(self.not_given)}")
 
@@ -225,20 +270,27 @@ class _Run:
 
     def _move(self, here: Host, control: Host, there: Host) -> None:
         order, name = self.order, self.order.domain
-        self.progress.say(f"migrating {name} from {here.name} to {there.name}")
-        job = MigrationJob(
-            here, control, name,
-            peer_uri=order.peer_uri or "", parameters=self._parameters(), flags=_flags(persistent=bool(self.old)),
+        self.phase = "transfer"
+        self.progress.say(f"migrating {name} from {here.name} to {there.name}, {order.way}, policy {order.policy.name}")
+        driver = Driver(order.policy, memory=order.memory, post_copy=order.transfer.post_copy, now=time.monotonic())
+        self.job = job = LibvirtJob(
+            here, control, there, name,
+            managed=order.transfer.managed, peer_uri=order.peer_uri or "", parameters=self._parameters(),
+            flags=order.transfer.flags(persistent=bool(self.old)),
         )  # fmt: skip
-        self.interrupted = job.watch(self.progress, abort=self.abort)
+        interrupted = job.watch(
+            self.progress, driver, abort=self.abort, meanwhile=lambda: self._note_definition(control)
+        )
+        self.interrupted = interrupted or self.interrupted
         try:
             job.result()
         except ConnectError as e:
             self.progress.close(complete=False)
-            where = self._where(control, there)
+            if not order.transfer.managed and job.ended(0.0) and not here.alive:
+                self._watch_anew()
+            where = self._where_at_last(control, there)
             if where != self._arrived or not job.ended(0.0):
-                at = f"{name} is {where['source']} on {here.name} and {where['target']} on {there.name}"
-                self._did_not_move(at, where, e, ended=job.ended(0.0))
+                self._did_not_move(job, control, there, where, e)
             # a late success is a success
             self.progress.say(f"{name} has arrived, although libvirt reported: {e}")
         else:
@@ -248,28 +300,101 @@ class _Run:
         if self.interrupted:
             raise self._stopped(self._too_late, next=self._look)
 
-    def _did_not_move(self, at: str, where: dict[str, str], error: ConnectError, *, ended: bool) -> NoReturn:
-        from vmcompat.connect import constant
+    def _note_definition(self, control: Host) -> None:
+        """Libvirt takes the stored definition along as it was at the start: a later change would go unnoticed."""
+        if not self.old or self.order.transfer.offline:
+            return
+        try:
+            self._latest = stored_xml(control, self.order.domain, secrets=True)
+        except ConnectError:
+            return  # it has gone, or cannot be asked just now
+
+    @property
+    def _left_behind(self) -> str:
+        """What was changed in the stored definition during the transfer, and is not at the target."""
+        if self._latest == self.old:
+            return ""
+        change = without_secrets(difference(self.old, self._latest, name=self.order.domain))
+        return (
+            f"somebody changed its stored definition during the transfer, and {self.order.seen.target.name} has it as "
+            f"it was before; change it there too:\n{change}"
+        )
+
+    def _watch_anew(self) -> None:
+        """Peer to peer a migration goes on when its client has lost the connection: until that has come to an end."""
+        order = self.order
+        self.progress.say("the connection is lost, and the migration may go on without it; looking from new ones")
+        deadline = time.monotonic() + order.policy.deadline(order.memory)
+        calm = 0
+        while calm < _CALM_LOOKS and time.monotonic() < deadline:
+            try:
+                left = recover(order.domain, order.source, order.target)
+                # between two steps of a migration there may be no job to see
+                calm = _CALM_LOOKS if left.found in _OVER else calm + 1 if left.found == "at source" else 0
+                if left.source.job == "migration" and self.abort.is_set():
+                    self._abort_anew()
+                if calm < _CALM_LOOKS:
+                    time.sleep(_BETWEEN_LOOKS)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                self.abort.set()
+
+    def _abort_anew(self) -> None:
+        from vmcompat.connect import open_host
 
         name = self.order.domain
-        safe = ended and where["source"] == "running" and where["target"] in ("gone", "shut off")
-        if safe:
-            aborted = self.abort.is_set() and error.code == constant("VIR_ERR_OPERATION_ABORTED")
-            problem = f"aborted; {at}" if aborted else f"libvirt did not migrate {name}: {error}. {at}"
+        try:
+            with open_host(self.order.source, write=True) as control:
+                control.ask(f"to abort the job of {name}", lambda c: c.lookupByName(name).abortJob())
+        except ConnectError as e:
+            self.progress.say(f"not aborted: {e}")
+
+    def _did_not_move(
+        self, job: LibvirtJob, control: Host, there: Host, where: Whereabouts, error: ConnectError
+    ) -> NoReturn:
+        from vmcompat.connect import constant
+
+        name, ended = self.order.domain, job.ended(0.0)
+        if job.paused:
+            self.changed.append(f"{name} was paused so that it could finish")
+            if ended and where.source == "paused" and where.target in (GONE, OFF):
+                where = self._resumed(control, there)
+            if where.source == self._home:  # libvirt itself resumes what it knows to have run before
+                self.undone.append(f"{name} runs again on {control.name}")
+        if job.post_copy:
+            self.changed.append(f"{name} was switched to post-copy")
+        at = where.told(name, control.name, there.name)
+        why = f" ({job.steps[-1]})" if job.steps else ""
+        problem = f"libvirt did not migrate {name}: {error}{why}. {at}"
+        if ended and where.source == self._home and where.target in (GONE, OFF):
+            if error.code == constant("VIR_ERR_OPERATION_ABORTED") and (self.abort.is_set() or job.steps):
+                problem = f"aborted{why}; {at}"
             next = "plan again"
         else:
-            self.outcome = "unknown"
-            problem = f"libvirt did not migrate {name}: {error}. {at}"
-            next = f"start it nowhere before both hosts have answered: {self._look}"
+            left = recover(name, self.order.source, self.order.target)
+            self.outcome = _LEFT.get(left.found, "unknown")
+            problem = f"{problem}. {FOUND[left.found]}"
+            next = "; ".join([*left.steps, *filter(None, [left.remedy])]) or "plan again"
+            if not left.safe:
+                next = f"{next}. Then look again: {self._recover}; or {self._look}"
         if not ended:
-            problem = f"libvirt has not answered the abort yet: the job may still run. {at}"
+            problem = f"libvirt has not answered the abort yet: the job may still run{why}. {problem}"
             next = f"{self._virsh('domjobabort')}; then {next}"
         raise self._stopped(problem, next=next) from error
+
+    def _resumed(self, control: Host, there: Host) -> Whereabouts:
+        """The guest that was paused to let it finish runs on at the source, where it has stayed."""
+        name = self.order.domain
+        try:
+            control.ask(f"to resume {name}", lambda c: c.lookupByName(name).resume())
+        except ConnectError as e:
+            self.progress.say(f"it could not be resumed: {e}; next: {self._virsh('resume')}")
+        return self._where(control, there)
 
     def _parameters(self) -> dict[str, Any]:
         from vmcompat.connect import constant
 
-        parameters: dict[str, Any] = {}
+        parameters = self.order.transfer.parameters()
         if self.order.migrate_uri:
             parameters[constant("VIR_MIGRATE_PARAM_URI")] = self.order.migrate_uri
         if self.new != self.old:
@@ -277,32 +402,41 @@ class _Run:
         return parameters
 
     @property
-    def _arrived(self) -> dict[str, str]:
-        was_paused = self.order.seen.state == "paused" and not self.restarted
-        return {"source": "gone", "target": "paused" if was_paused else "running"}
+    def _home(self) -> str:
+        """The state in which the guest is to be, on one host or the other."""
+        if self.order.transfer.offline:
+            return OFF
+        return "paused" if self.order.seen.state == "paused" and not self.restarted else "running"
 
-    def _where(self, control: Host, there: Host) -> dict[str, str]:
-        return {
-            "source": _state(self.order.source, self.order.domain, control),
-            "target": _state(self.order.target, self.order.domain, there),
-        }
+    @property
+    def _arrived(self) -> Whereabouts:
+        return Whereabouts(GONE, self._home)
 
-    def _verified(self, control: Host, there: Host, before: Domain) -> MigrationResult:
+    def _where(self, control: Host, there: Host) -> Whereabouts:
+        return Whereabouts(
+            state(self.order.source, self.order.domain, control), state(self.order.target, self.order.domain, there)
+        )
+
+    def _where_at_last(self, control: Host, there: Host) -> Whereabouts:
+        """Where it is; a libvirtd that is just being restarted, or a link that comes back, is waited for."""
+        deadline = time.monotonic() + _BACK_SECONDS
+        waited = False
+        while not (where := self._where(control, there)).known and time.monotonic() < deadline:
+            if not waited:
+                self.progress.say("a host does not answer; asking again")
+                waited = True
+            time.sleep(1.0)
+        return where
+
+    def _verified(self, control: Host, there: Host, before: Domain | None) -> MigrationResult:
         from vmcompat.connect import constant
 
         name = self.order.domain
+        self.phase = "verification"
         where = self._where(control, there)
         if where != self._arrived:
-            raise self._failed(
-                f"{name} is {where['source']} on {control.name} and {where['target']} on {there.name}",
-                next=self._look,
-            )
-        after = self._live(there)
-        faults = []
-        if after.uuid != before.uuid:
-            faults.append(f"its UUID was {before.uuid} and is {after.uuid}")
-        if (lost := _not_given(before, after, there.name, self.order.seen.target.libvirt)) != ():
-            faults.append(f"its live definition lacks {', '.join(lost)}")
+            raise self._failed(where.told(name, control.name, there.name), next=f"{self._recover}; or {self._look}")
+        faults = [] if before is None else self._differences(before, self._live(there), there)
         if self.new:
             stored = read_domain(stored_xml(there, name), source=there.name)
             if stored.cpu != read_domain(self.new, source=name).cpu:
@@ -311,12 +445,30 @@ class _Run:
             raise self._failed(
                 f"{name} runs on {there.name}, but {'; '.join(faults)}", next=self._virsh("dumpxml", at_target=True)
             )
+        if self.old and self.order.seen.source.autostart:
+            # last of all: from here on the target starts it, and the source has no definition of it any more
+            there.ask(f"to mark {name} autostart", lambda c: c.lookupByName(name).setAutostart(1))
+            self.changed.append(f"{name} is marked autostart on {there.name}")
+        self.phase = "end"
+        if before is None:
+            return self._result()
         flags = constant("VIR_DOMAIN_JOB_STATS_COMPLETED")
         try:
             stats = there.ask(f"the statistics of {name}", lambda c: c.lookupByName(name).jobStats(flags))
         except ConnectError as e:
             return self._result(message=f"it moved; {e}")
-        return self._result(stats=stats, message=self._too_late if self.abort.is_set() else "")
+        if self._left_behind:
+            self.progress.say(self._left_behind)
+        told = [self._too_late if self.abort.is_set() else "", self._left_behind]
+        return self._result(stats=stats, message="; ".join(filter(None, told)))
+
+    def _differences(self, before: Domain, after: Domain, there: Host) -> list[str]:
+        faults = []
+        if after.uuid != before.uuid:
+            faults.append(f"its UUID was {before.uuid} and is {after.uuid}")
+        if lost := not_given(before, after, there.name, self.order.seen.target.libvirt):
+            faults.append(f"its live definition lacks {', '.join(lost)}")
+        return faults
 
     # ---- telling
 
@@ -326,22 +478,34 @@ class _Run:
         return read_domain(xml, source=f"{host.uri} {name}")
 
     def _virsh(self, command: str, *, at_target: bool = False) -> str:
-        end = self.order.seen.target if at_target else self.order.seen.source
-        return f"virsh -c {shlex.quote(end.uri)} {command} --domain {shlex.quote(self.order.domain)}"
+        seen = self.order.seen
+        domain = seen.live or seen.stored
+        name = typed(self.order.domain, domain.uuid if domain else "")
+        return virsh((seen.target if at_target else seen.source).uri, command, "--domain", name)
 
     @property
     def _look(self) -> str:
         return f"{self._virsh('domstate')}; {self._virsh('domstate', at_target=True)}"
 
+    @property
+    def _recover(self) -> str:
+        end = self.order.seen
+        return f"vc.recover({self.order.domain!r}, {end.source.uri!r}, {end.target.uri!r})"
+
     def _result(self, *, message: str = "", stats: Stats | None = None) -> MigrationResult:
         stats = stats or {}
-        return MigrationResult(
+        self._row = MigrationResult(
             domain=self.order.domain,
             source=self.order.seen.source.name,
             target=self.order.seen.target.name,
             outcome=self.outcome,
+            phase=self.phase,
+            way=self.order.way,
+            policy=self.order.policy.name,
+            policy_steps=tuple(self.job.steps) if self.job else (),
             started=self.started,
             seconds=time.monotonic() - self.begin,
+            transfer_seconds=self.job.seconds if self.job else None,
             downtime_ms=stats.get("downtime"),
             transferred=stats.get("data_processed"),
             iterations=stats.get("memory_iteration"),
@@ -351,6 +515,7 @@ class _Run:
             forced=self.order.forced,
             message=message,
         )
+        return self._row
 
     def _failed(self, problem: str, *, next: str) -> MigrationFailedError:
         return MigrationFailedError(
@@ -376,41 +541,3 @@ class _Run:
             return failed
         self.progress.say(str(failed))
         return KeyboardInterrupt(str(failed))
-
-
-def _flags(*, persistent: bool) -> int:
-    from vmcompat.connect import constant
-
-    names = ["VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER"]
-    names += ["VIR_MIGRATE_PERSIST_DEST", "VIR_MIGRATE_UNDEFINE_SOURCE"] if persistent else []
-    return sum(int(constant(name)) for name in names)
-
-
-def _state(uri: str, name: str, host: Host) -> str:
-    """Where a domain is, after anything may have happened: over a new connection if the old one does not answer."""
-    from vmcompat.connect import constant, open_host
-
-    def ask(of: Host) -> str:
-        try:
-            return STATES[of.ask(f"the state of {name}", lambda c: c.lookupByName(name).state()[0], seconds=15.0)]
-        except ConnectError as e:
-            if e.code == constant("VIR_ERR_NO_DOMAIN"):
-                return "gone"
-            raise
-
-    try:
-        return ask(host)
-    except ConnectError:
-        try:
-            with open_host(uri) as again:
-                return ask(again)
-        except ConnectError as e:
-            return f"in an unknown state ({e.__cause__ or e})"
-
-
-def _not_given(asked: Domain, live: Domain, host: str, libvirt: str) -> tuple[str, ...]:
-    """Features that a definition asks for and the running guest does not have."""
-    if asked.cpu is None or asked.cpu.model is None or live.cpu is None or live.cpu.model is None:
-        return ()
-    wanted, has = (reading(d.cpu, host=host, libvirt=libvirt) for d in (asked, live))
-    return tuple(CpuMap.load().names(wanted.offered & ~has.offered))

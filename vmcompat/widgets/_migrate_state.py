@@ -10,8 +10,10 @@ from vmcompat.errors import MigrationError, VmcompatError
 from vmcompat.fleet.sources import natural
 from vmcompat.migration.migrate import MigrationPlan, plan_migration
 from vmcompat.migration.order import MigrationFailedError, MigrationResult, Restart
+from vmcompat.migration.policy import BALANCED, Policy
 from vmcompat.migration.preflight import FORCEABLE, Finding
-from vmcompat.widgets.progress import Sample
+from vmcompat.migration.progress import Sample
+from vmcompat.migration.transfer import PLAIN, Transfer
 
 if TYPE_CHECKING:
     from vmcompat.baseline.common import Baseline
@@ -37,7 +39,7 @@ class MigrateState:
         The domain asked for at the start, until the source has said what runs there.
     domain : str or None
         The chosen one of ``domains``, those that run at the source.
-    restart, baseline, peer_uri, migrate_uri, write
+    restart, baseline, peer_uri, migrate_uri, transfer, policy, write
         As :func:`vmcompat.plan_migration` takes them.
     allow_run : bool
     phase : {"idle", "listing", "planning", "running", "aborting"}
@@ -67,6 +69,8 @@ class MigrateState:
     baseline: Baseline | None = None
     peer_uri: str | None = field(repr=False, default=None)
     migrate_uri: str = ""
+    transfer: Transfer = PLAIN
+    policy: Policy = BALANCED
     write: bool = True
     allow_run: bool = False
     phase: Phase = "idle"
@@ -154,7 +158,7 @@ class MigrateState:
         return replace(state, domain=None, message=f"no domain {wanted!r} runs on the source; {runs}")
 
     def choosing(self, **choice: Any) -> MigrateState:
-        """With another ``domain``, ``target`` or ``restart``: the plan is void."""
+        """With another ``domain``, ``target``, ``restart`` or ``policy``: the plan is void."""
         return self if self.busy else replace(self._void(), **choice)
 
     def planning(self) -> MigrateState:
@@ -181,7 +185,8 @@ class MigrateState:
         """
         return plan_migration(
             self.domain or "", self.source, self.target, baseline=self.baseline, restart=self.restart,
-            peer_uri=self.peer_uri, migrate_uri=self.migrate_uri, write=self.write,
+            peer_uri=self.peer_uri, migrate_uri=self.migrate_uri, transfer=self.transfer, policy=self.policy,
+            write=self.write,
         )  # fmt: skip
 
     def planned(self, plan: MigrationPlan) -> MigrateState:

@@ -13,7 +13,9 @@ from vmcompat.connect import shown
 from vmcompat.errors import MigrationError, VmcompatError
 from vmcompat.migration.migrate import MigrationPlan
 from vmcompat.migration.order import Restart
+from vmcompat.migration.policy import BALANCED, POLICIES, Policy, policy_of
 from vmcompat.migration.preflight import Finding
+from vmcompat.migration.transfer import PLAIN, Transfer
 from vmcompat.widgets._migrate_html import force_label, happening, render
 from vmcompat.widgets._migrate_state import MigrateState, running_domains
 
@@ -35,6 +37,8 @@ def migrate(
     restart: Restart = False,
     peer_uri: str | None = None,
     migrate_uri: str = "",
+    transfer: Transfer = PLAIN,
+    policy: Policy | str = BALANCED,
     write: bool = True,
     allow_run: bool = False,
 ) -> w.Widget:
@@ -48,8 +52,9 @@ def migrate(
         URIs of the hosts to choose from.
     domain : str, optional
         Chosen at the start.
-    baseline, restart, peer_uri, migrate_uri, write
-        As :func:`vmcompat.plan_migration` takes them; ``peer_uri`` and ``migrate_uri`` with one target only.
+    baseline, restart, peer_uri, migrate_uri, transfer, policy, write
+        As :func:`vmcompat.plan_migration` takes them, the policy to begin with; ``peer_uri`` and ``migrate_uri`` with
+        one target only.
     allow_run : bool
         Gives it a Run button, which works once the domain's name was typed beside a plan that is not blocked.
 
@@ -61,7 +66,7 @@ def migrate(
     Raises
     ------
     MigrationError
-        No target, or the address of one target for several.
+        No target, the address of one target for several, or no such policy.
 
     Notes
     -----
@@ -77,7 +82,7 @@ def migrate(
     """
     state = MigrateState.of(
         source, targets, domain=domain, baseline=baseline, restart=restart, peer_uri=peer_uri, migrate_uri=migrate_uri,
-        write=write, allow_run=allow_run,
+        transfer=transfer, policy=policy_of(policy), write=write, allow_run=allow_run,
     )  # fmt: skip
     return Migrator(state)
 
@@ -102,8 +107,8 @@ class Migrator(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
         )
         acting = [self._arming, self.progress, self.results] if state.allow_run else []
         super().__init__([self._choice, self.status, self.message, tabs, *acting])
-        for name in ("domain", "target", "restart", "message", "status", "force", "findings", "diff", "commands",
-                     "arm", "arming", "run", "abort", "progress", "results"):  # fmt: skip
+        for name in ("domain", "target", "restart", "policy", "message", "status", "force", "findings", "diff",
+                     "commands", "arm", "arming", "run", "abort", "progress", "results"):  # fmt: skip
             getattr(self, name).add_class(f"vmcompat-{name}")
         self.add_class("vmcompat-migrate")
         for name, content in render(self.state).items():
@@ -122,9 +127,14 @@ class Migrator(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
             description="before the move", options=_RESTARTS, value=state.restart, layout=w.Layout(width="290px"),
             style=_label("115px"),
         )  # fmt: skip
+        policies = {state.policy.name: state.policy, **POLICIES}
+        self.policy = w.Dropdown(
+            description="policy", options=list(policies.items()), value=state.policy, layout=w.Layout(width="170px"),
+            style=_label("45px"), tooltip="how long it may take, and what is done when it gets nowhere",
+        )  # fmt: skip
         self.plan = w.Button(description="Plan", button_style="primary", layout=w.Layout(width="90px"))
         self._choice = w.Box(
-            [self.domain, self.reload, self.target, self.restart, self.plan],
+            [self.domain, self.reload, self.target, self.restart, self.policy, self.plan],
             layout=w.Layout(flex_flow="row wrap", align_items="center"),
         )
         self.arm = w.Text(
@@ -147,6 +157,7 @@ class Migrator(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
         on(self.domain, lambda name: lambda state: state.choosing(domain=name or None))
         on(self.target, lambda uri: lambda state: state.choosing(target=uri))
         on(self.restart, lambda how: lambda state: state.choosing(restart=how))
+        on(self.policy, lambda policy: lambda state: state.choosing(policy=policy))
         on(self.arm, lambda text: lambda state: state.typing(text))
         self.reload.on_click(lambda _: self._list())
         self.plan.on_click(lambda _: self._plan())
@@ -252,7 +263,8 @@ class Migrator(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
         if list(self.domain.options) != options:
             self.domain.options = options
         self.domain.value, self.target.value, self.restart.value = state.domain or "", state.target, state.restart
-        for control in (self.domain, self.target, self.restart, self.reload):
+        self.policy.value = state.policy
+        for control in (self.domain, self.target, self.restart, self.policy, self.reload):
             control.disabled = state.busy
         self.plan.disabled = state.busy or state.domain is None
         self.arm.value = state.typed
@@ -280,7 +292,7 @@ class Migrator(w.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
 
 class _Live:
-    """Progress of a run, told to the widget: by :class:`vmcompat.migration.job.MigrationJob` about twice a second."""
+    """Progress of a run, told to the widget: by :class:`vmcompat.migration.job.LibvirtJob` about twice a second."""
 
     def __init__(self, widget: Migrator) -> None:
         self._change = widget._change

@@ -1,16 +1,13 @@
-"""How far a migration is: one sample of libvirt's statistics at a time, in words, as a frame and as a chart."""
+"""How far a migration is: in words and as a chart."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import pandas as pd
-
-from vmcompat.schema import MIGRATION_PROGRESS, frame
+from vmcompat.migration.progress import Sample
 
 _STALLED: Final = 10.0  # without a new low of the remaining data, before it is said [s]
 _WIDTH: Final = 700  # of the chart [px]
@@ -20,65 +17,6 @@ _MOST: Final = 150  # stretches of time a line is drawn for
 _BLUE: Final = "#1f6fb2"
 _ORANGE: Final = "#c26a00"
 _MIB: Final = 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A migration job at one moment, by libvirt's names; None is what libvirt did not tell.
-
-    Attributes
-    ----------
-    time_elapsed : int
-        Since the job began [ms].
-    memory_total, memory_remaining : int
-        All of the guest's memory, and what is still to be sent of it [B].
-    memory_bps : int or None
-        What is sent [B/s].
-    memory_dirty_rate, memory_page_size : int or None
-        What the guest rewrites [pages/s], and the size of such a page [B].
-    memory_iteration : int or None
-        Which pass over the memory.
-    auto_converge_throttle : int or None
-        By how much the guest's CPU is slowed down [%]; None where auto-converge is off or not yet at work.
-    downtime : int or None
-        For how long the guest would stand still if it were switched over now [ms].
-    """
-
-    time_elapsed: int
-    memory_total: int
-    memory_remaining: int
-    memory_bps: int | None = None
-    memory_dirty_rate: int | None = None
-    memory_page_size: int | None = None
-    memory_iteration: int | None = None
-    auto_converge_throttle: int | None = None
-    downtime: int | None = None
-
-    @staticmethod
-    def of(stats: Mapping[str, Any]) -> Sample | None:
-        """From what ``virDomainGetJobStats`` gives; None while no memory is on its way."""
-        if not stats.get("memory_total") or "memory_remaining" not in stats or "time_elapsed" not in stats:
-            return None
-        return Sample(**{f.name: int(stats[f.name]) for f in fields(Sample) if f.name in stats})
-
-    @property
-    def seconds(self) -> float:
-        """Since the job began."""
-        return self.time_elapsed / 1000
-
-    @property
-    def dirtied(self) -> float | None:
-        """What the guest rewrites [B/s]; None where libvirt does not tell, as its 0 of the first pass does not."""
-        if self.memory_dirty_rate is None or self.memory_page_size is None:
-            return None
-        if self.memory_dirty_rate == 0 and (self.memory_iteration or 0) <= 1:
-            return None  # QEMU measures from pass to pass
-        return self.memory_dirty_rate * self.memory_page_size
-
-
-def course(samples: Sequence[Sample]) -> pd.DataFrame:
-    """One row a sample; its columns are the attributes, `vmcompat.schema.MIGRATION_PROGRESS`."""
-    return frame(MIGRATION_PROGRESS, [{name: getattr(s, name) for name in MIGRATION_PROGRESS} for s in samples])
 
 
 def in_words(samples: Sequence[Sample]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vmcompat.migration.job import show
+from vmcompat.migration.progress import show
 
 HALF = {"memory_total": 200 * 2**20, "memory_remaining": 100 * 2**20, "memory_bps": 32 * 2**20, "memory_iteration": 3}
 
