@@ -7,7 +7,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-rig setup-test setup-bench demo test test-all lint bench gallery
+.PHONY: help setup setup-rig setup-test setup-bench demo test test-all lint bench faults gallery
 
 help:
 	@echo 'make demo      the whole of vmcompat on the sample fleet, and on two real libvirt hosts where this machine can run them'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test-all  the same with the slow sweeps against libvirt'
 	@echo 'make lint      ruff, mypy, and notebooks without outputs'
 	@echo 'make gallery   every plot at several sizes on one page to look at, in build/gallery/index.html'
+	@echo 'make faults    migrations broken on the rig in every way, N=10 times each; goes on where it was interrupted'
 	@echo 'make bench     the speed, beside libvirt and the libraries that answer the same, in about ten minutes'
 
 setup:
@@ -46,6 +47,10 @@ lint: setup
 
 bench: setup-bench
 	@$(BIN)/python -m tests.bench
+
+# The results add up in build/faults; ONLY="destination link" tries some, AGAIN=--again anew what ended badly.
+faults: setup-rig
+	@$(BIN)/python -m tests.faults --repeat $(or $(N),10) $(if $(ONLY),--only "$(ONLY)") $(AGAIN)
 
 gallery: setup
 	@$(BIN)/python -m tests.gallery
