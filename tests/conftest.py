@@ -40,7 +40,9 @@ def own_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker has the rig and the browser: of either there is one on a machine."""
+    """One worker has the browser; those who want a rig have one each, for all modules that come to them."""
     for item in items:
-        if item.get_closest_marker("rig") or item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.xdist_group("machine"))
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.xdist_group("browser"))
+        elif item.get_closest_marker("rig"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

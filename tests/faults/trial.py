@@ -22,9 +22,10 @@ MISSED: Final = "missed"  # in place of a phase: the fault did not strike
 
 # The switch-over takes as long as what is left of the memory then: the downtime that is allowed, over any link.
 _LINK_MBIT: Final[dict[Moment, int]] = {"setup": 80, "pre-copy": 80, "switch-over": 160}
+_SWITCH_MBIT: Final = 8
 _BUSY_LINK_MBIT: Final = 32  # a small part of what a busy guest rewrites
 _DIRTY: Final[dict[str, int]] = {"calm": 4, "busy": 64}  # what a kind of guest rewrites of its memory [MiB/s]
-_JITTER: Final[dict[Moment, float]] = {"setup": 0.3, "pre-copy": 0.8, "switch-over": 0.2, "post-copy": 0.8}
+_JITTER: Final[dict[Moment, float]] = {"setup": 0.3, "pre-copy": 0.8, "switch-over": 0.08, "post-copy": 0.8}
 _PLAN_SECONDS: Final = 60.0
 _MOMENT_SECONDS: Final = 30.0
 _END_SECONDS: Final = 110.0  # more than what vmcompat itself waits for a lost target and for an abort
@@ -101,7 +102,9 @@ class Trial:
         self._kind = "busy" if cell.fault.busy or cell.way == "post-copy" else "calm"
         self.name, self.source = stage.guest(self._kind)
         self.target = next(host for host in stage.hosts if host != self.source)
-        self._delay = random.Random(f"{cell} {attempt}").uniform(0.0, _JITTER[cell.moment])
+        # A switch-over is over in a tenth of a second: every second one is made longer, so that more of it is hit.
+        self._lengthen = cell.moment == "switch-over" and attempt % 2 == 0
+        self._delay = random.Random(f"{cell} {attempt}").uniform(0.0, 0.6 if self._lengthen else _JITTER[cell.moment])
         self._mending = ExitStack()
         self._client: Client | None = None
         self._second: Client | None = None
@@ -213,9 +216,11 @@ class Trial:
             return "before"
         client.go()
         wait_for(self.cell.moment, self._look, over=lambda: client.ended, seconds=_MOMENT_SECONDS)
+        if self._lengthen:
+            breakage.slow_link(self.rig, self.source, _SWITCH_MBIT)
         time.sleep(self._delay)
         struck = phase(*self._look())
-        if client.ended or (struck == "end" and fault.loses):  # a guest that is killed after it moved proves nothing
+        if client.ended or struck == "end":  # what breaks after the guest has moved breaks no migration
             return MISSED
         fault.act(self)
         return struck

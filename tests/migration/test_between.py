@@ -130,6 +130,11 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
         domain(), stored=domain(cpu=custom(f"{WESTMERE}<feature policy='disable' name='aes'/>")))),
     "another mode at the next start": ("STORED", "warn", "CPU mode custom, stored host-passthrough", seen(
         domain(), stored=domain(cpu="<cpu mode='host-passthrough'/>"))),
+    "an emulated guest and an old QEMU": ("EMULATION", "warn", "may arrive damaged", seen(domain(virttype="qemu"))),
+    "an emulated guest and a new QEMU": ("EMULATION", "ok", "sends all", seen(
+        domain(virttype="qemu"), source=replace(h1(), qemu="9.0.0"))),
+    "an emulated guest and no version": ("EMULATION", "unknown", "does not tell", seen(
+        domain(virttype="qemu"), source=replace(h1(), qemu=None))),
     "no autostart": ("AUTOSTART", "ok", "not marked", seen(domain())),
     "autostart at the source": ("AUTOSTART", "ok", "does not take that along", seen(
         domain(), source=h1(autostart=True))),

@@ -9,7 +9,7 @@ import pytest
 
 import vmcompat as vc
 from tests.rig import Rig
-from tests.rig.test_migrate import Guests, when_under_way
+from tests.rig.test_migrate import Guests, severity, when_under_way
 from vmcompat.errors import MigrationError
 from vmcompat.migration.migrate import MigrationPlan
 from vmcompat.migration.order import MigrationFailedError
@@ -66,10 +66,13 @@ def is_whole(guests: Guests, name: str, plan: MigrationPlan) -> None:
     ],
     ids=str,
 )
+@pytest.mark.proves("TRANSPORT", libvirt="performs")
+@pytest.mark.proves("EMULATION", libvirt="performs")
 def test_a_guest_arrives_whole_by_every_way_that_the_hosts_have(
     travellers: Guests, traveller: str, transfer: Transfer
 ) -> None:
     plan = away(travellers, traveller, transfer=transfer)
+    assert [severity(plan, check) for check in ("TRANSPORT", "EMULATION")] == ["warn", "warn"]
     result = plan.run(progress=False)
     assert (result.outcome, result.phase, result.policy) == ("migrated", "end", "balanced")
     assert result.way == ("managed" if transfer.managed else "peer to peer")
@@ -84,10 +87,17 @@ def test_in_managed_mode_nobody_needs_to_know_how_the_hosts_reach_each_other(
     is_whole(travellers, traveller, plan)
 
 
+@pytest.mark.proves("TRANSFER", libvirt="refuses")
 def test_an_option_that_the_hosts_lack_is_refused_by_name_before_the_start(travellers: Guests, traveller: str) -> None:
     plan = away(travellers, traveller, transfer=Transfer(parallel=2, compression="zstd"))
     with pytest.raises(MigrationFailedError, match=r"TRANSFER \(block\).*9\.4\.0.*Changed: nothing"):
         plan.run(progress=False)
+    here, there = plan.seen.source.name, plan.seen.target.name
+    options = ("--live", "--p2p", "--parallel", "--compressed", "--comp-methods", "zstd")
+    tried = travellers.rig.virsh(here, "migrate", *options, traveller, travellers.rig.peer_uri(there), check=False)
+    assert tried.returncode != 0
+    assert "zstd" in tried.stderr
+    travellers.lives_on(traveller)
 
 
 def test_without_certificates_an_encrypted_move_fails_before_anything_moves(travellers: Guests, traveller: str) -> None:

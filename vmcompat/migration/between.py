@@ -18,6 +18,7 @@ from vmcompat.migration.observe import End, Observation, reading
 from vmcompat.migration.skews import SKEWS, Skew
 
 AT_A_TIME: Final = 2  # migrations on one host, beyond which they take each other's bandwidth
+_SOUND_EMULATION: Final = "9.0.0"  # QEMU: "physmem: fix migration dirty bitmap coherency with TCG"
 _NESTED_QEMU: Final = "4.1.0"  # the first that moves the state of guests within the guest, on Intel
 # What libvirt cannot do at an arrival either. A dry run may stumble over much else: paths, devices, networks.
 _FATAL: Final = re.compile(
@@ -195,6 +196,21 @@ def autostart(seen: Observation) -> Verdict | None:
             f"run marks it on {seen.target.name} at last",
         )  # fmt: skip
     return Verdict("ok", "not marked autostart on either host") if seen.stored else None
+
+
+def emulation(seen: Observation) -> Verdict | None:
+    """A guest without KVM: QEMU before 9.0 forgets to watch pages of it once it has asked which were written."""
+    moved, here = seen.moved, seen.source
+    if moved is None or moved.virttype != "qemu" or seen.transfer.offline:
+        return None
+    if here.qemu is None:
+        return Verdict("unknown", f"{here.name} does not tell the version of its QEMU", "ask there: virsh version")
+    if version(here.qemu) >= version(_SOUND_EMULATION):
+        return Verdict("ok", f"it is emulated, and QEMU {here.qemu} of {here.name} sends all that it writes")
+    return Verdict("warn", f"it is emulated, and QEMU {here.qemu} of {here.name} loses what such a guest writes during "
+        f"a slow transfer (mended in {_SOUND_EMULATION}): it may arrive damaged",
+        "move it while it is idle and with no limit of bandwidth, or shut it down and start it there",
+    )  # fmt: skip
 
 
 def nested(seen: Observation) -> Verdict | None:

@@ -261,6 +261,7 @@ CHECKS: Final[Mapping[str, Callable[[Observation], Verdict | None]]] = {
     "PASSTHROUGH": fit.passthrough,
     "HOST_MODEL": fit.host_model,
     "NESTED": between.nested,
+    "EMULATION": between.emulation,
     "CPU_HOST_PARTS": between.cpu_parts,
     "MACHINE": _machine,
     "DEPRECATED": between.deprecated,
