@@ -35,8 +35,8 @@ PLAN = [
         "migration",
         "transfer policy devices domain inventory domains apply observe demand fit attached disks travel "
         "skews between preflight proofs kinds reach canary wordings explain progress job order whereabouts "
-        "journal runbook aftermath recover run handle forecast migrate survey placing room rollout ledger "
-        "assignment board itinerary convoy evacuate losses",
+        "journal runbook aftermath recover account cycle run handle forecast migrate survey placing room "
+        "rollout ledger assignment board itinerary convoy evacuate losses",
     ),
     "markup",
     *room(

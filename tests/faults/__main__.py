@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -29,6 +30,8 @@ def main() -> int:
     # the log of these migrations is not the user's
     os.environ["XDG_STATE_HOME"] = str(options.results.parent.resolve() / "state")
     client.prepare()
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
     try:
         while todo := _todo(wanted, table.read(options.results), options.repeat):
             print(f"{len(wanted)} cells, {len(todo)} trials to go", flush=True)

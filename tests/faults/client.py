@@ -63,7 +63,7 @@ class Client:
 
     def __init__(self, task: Task) -> None:
         self._mine, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=_work, args=(task, theirs))
+        self._process = _CONTEXT.Process(target=_work, args=(task, theirs), daemon=True)
         self._process.start()
         theirs.close()
         self._killed = False

@@ -180,7 +180,8 @@ class Judge:
         if not alive:
             asked = "recover(" in told.next and verdict.found in _LOSSES
             return asked or any(word in told.message for word in _LOSS_WORDS)
-        here = any(f"{verb} on {alive}" in told.message for verb in ("runs", "is running", "running", "runs again"))
+        said = (f"running on {alive}", f"runs on {alive}", f"runs again on {alive}", f"moved to {alive}")
+        here = any(words in told.message for words in said)
         unmoved = alive == self.source and "Changed: nothing." in told.message
         return here or unmoved or (told.outcome == "unknown" and "recover(" in told.next)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import vmcompat
-from tests.faults.trial import MISSED, Cell
+from tests.faults.trial import MISSED, Cell, cells
 
 RESULTS: Final = Path("build/faults/results.jsonl")
 _COLUMNS: Final = ("tried", "lost", "twice", "stuck", "untold", "loss said", "typed", "elsewhere")
@@ -95,10 +95,11 @@ def table(rows: Sequence[Row], skipped: Mapping[str, str]) -> str:
     missed = sum(row["phase"] == MISSED for row in rows)
     rows = struck(rows)
     head = ("fault", "moment", "way", *_COLUMNS)
-    groups: dict[tuple[str, str, str], list[Row]] = {}
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["fault"], row["moment"], row["way"]), []).append(row)
-    lines = [(*cell, *map(str, counts(of).values())) for cell, of in groups.items()]
+    order = [(cell.fault.name, cell.moment, cell.way) for cell in cells()]
+    lines = [(*cell, *map(str, counts(groups[cell]).values())) for cell in order if cell in groups]
     lines.append(("all", "", "", *map(str, counts(rows).values())))
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     text = [

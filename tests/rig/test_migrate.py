@@ -13,7 +13,7 @@ import vmcompat as vc
 from tests.rig import Rig
 from vmcompat.baseline.common import Baseline
 from vmcompat.errors import ConnectError, MigrationError
-from vmcompat.migration import run as running
+from vmcompat.migration import cycle
 from vmcompat.migration.apply import apply_baseline
 from vmcompat.migration.domain import read_domain
 from vmcompat.migration.migrate import MigrationPlan, plan_migration
@@ -223,6 +223,7 @@ def test_a_guest_gets_the_baseline_and_moves_and_its_own_console_proves_it(
     assert result.outcome == "migrated"
     assert result.restarted
     assert result.not_given == ()
+    assert result.message == "", "its own change of the definition is nobody else's"
     assert guests.where(name) == {"h2": "running"}
     assert guests.stored_model(name, "h2") == "Westmere"
     # one boot before the power cycle and one after: none through the migration
@@ -336,7 +337,7 @@ def test_a_guest_that_does_not_shut_down_runs_on_with_its_old_definition(
     name = guests.start("stubborn", cpu=SANDYBRIDGE)
     before = guests.stored(name, "h1")
     plan = guests.plan(name, baseline=base, restart=True)
-    monkeypatch.setattr(running, "SHUTDOWN_SECONDS", 1.0)
+    monkeypatch.setattr(cycle, "SHUTDOWN_SECONDS", 1.0)
     with pytest.raises(MigrationFailedError, match="did not power off in time") as failed:
         plan.run(progress=False)
     assert failed.value.changed == (f"{name} was told to power off",)

@@ -186,7 +186,7 @@ def test_an_abort_before_the_first_step_changes_nothing_and_one_too_late_is_said
 
     abort.clear()
     result = plan.run(progress=AbortAtTheEnd(abort), abort=abort)
-    assert (result.outcome, result.message) == ("migrated", "the abort came too late")
+    assert (result.outcome, result.message) == ("migrated", f"the abort came too late: {name} has moved to h2")
     assert running(rig, name) == ["h2"]
 
 

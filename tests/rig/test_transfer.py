@@ -157,7 +157,7 @@ def test_with_consent_it_is_post_copy_at_the_deadline_and_an_abort_then_is_not_a
     job.abort()
     result = job.wait(60.0)
     assert result.outcome == "migrated"
-    assert result.message == "the abort came too late"
+    assert result.message == f"the abort came too late: {traveller} has moved to {plan.seen.target.name}"
     is_whole(travellers, traveller, plan)
 
 

@@ -46,6 +46,8 @@ class LibvirtJob:
         The guest was paused so that it can finish.
     post_copy : bool
         It was switched to post-copy: there is no way back any more.
+    aborted : bool
+        The policy had it aborted.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class LibvirtJob:
         self.steps: list[str] = []
         self._begun = time.monotonic()
         self._over: float | None = None
-        self.paused = self.post_copy = False
+        self.paused = self.post_copy = self.aborted = False
         self._control = control
         self._there = there if managed else None
         what, given = f"to migrate {domain}", dict(parameters)
@@ -180,6 +182,7 @@ class LibvirtJob:
             "pause": "pausing the guest",
             "abort": "aborting",
         }[step.act]
+        self.aborted = step.act == "abort"
         if step.why:
             self.steps.append(f"{told}: {step.why}")
             progress.say(self.steps[-1])
@@ -195,7 +198,9 @@ class LibvirtJob:
         except ConnectError as e:
             # the job has ended meanwhile, or it has not: either is seen at the next look
             self.steps.append(f"{told}: refused, {e}")
-        return step.act == "abort"
+            if step.act == "post-copy" and e.code is not None:  # an answer: so it is not under way
+                self.post_copy, self.aborted = False, True
+        return self.aborted
 
     def result(self) -> None:
         """ConnectError unless the migration has succeeded."""

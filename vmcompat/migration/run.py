@@ -10,29 +10,27 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from vmcompat.errors import ConnectError, MigrationError, VmcompatError
+from vmcompat.errors import ConnectError, VmcompatError
 from vmcompat.migration import journal
+from vmcompat.migration.account import Account
 from vmcompat.migration.aftermath import FOUND, Found
-from vmcompat.migration.apply import ask_cpu, redefine, stored_xml, without_secrets
+from vmcompat.migration.apply import ask_cpu, stored_xml, without_secrets
+from vmcompat.migration.cycle import PowerCycle
 from vmcompat.migration.domain import Domain, cpu_text, difference, read_domain, with_cpu
 from vmcompat.migration.job import LibvirtJob
 from vmcompat.migration.observe import observe
-from vmcompat.migration.order import MigrationFailedError, MigrationResult, Order, Outcome, Phase
+from vmcompat.migration.order import MigrationFailedError, MigrationResult, Order, Outcome
 from vmcompat.migration.policy import Driver
 from vmcompat.migration.preflight import STOPS, preflight
-from vmcompat.migration.progress import Progress, Shown, Stats, show
+from vmcompat.migration.progress import Progress, Shown, show
 from vmcompat.migration.recover import recover
-from vmcompat.migration.runbook import typed, virsh
 from vmcompat.migration.whereabouts import GONE, OFF, Whereabouts, not_given, state
 
 if TYPE_CHECKING:
     from vmcompat.connect import Host
 
-SHUTDOWN_SECONDS: Final = 180.0
-_START_SECONDS: Final = 300.0
 _BACK_SECONDS: Final = 15.0  # until a host that does not answer is called silent
 _CALM_LOOKS: Final = 4  # at a guest that stays at the source, until that is taken for the end of it
 _BETWEEN_LOOKS: Final = 2.0  # [s]
@@ -57,41 +55,25 @@ def run(order: Order, *, progress: Shown = True, abort: threading.Event | None =
     return Run(order, show(progress), abort or threading.Event()).do()
 
 
-class Run:
-    """One run: what it has done so far, so that every way out can tell.
-
-    Attributes
-    ----------
-    job : LibvirtJob or None
-        The transfer, once it has begun.
-    """
+class Run(Account):
+    """One run, from the second look to the verification."""
 
     def __init__(self, order: Order, progress: Progress, abort: threading.Event) -> None:
-        self.order, self.progress, self.abort = order, progress, abort
-        self.interrupted = False  # by Ctrl-C, which sets ``abort`` too
-        self.started, self.begin = datetime.now(UTC), time.monotonic()
-        self.changed: list[str] = []
-        self.undone: list[str] = []
-        self.not_given: tuple[str, ...] = ()
-        self.restarted = False
-        self.outcome: Outcome = "stayed"
-        self.phase: Phase = "plan"
-        self.job: LibvirtJob | None = None
-        self._row: MigrationResult | None = None
-        self.old = self.new = self._latest = ""  # stored definitions, secrets included
+        super().__init__(order, progress, abort)
+        self._taken = self._latest = ""  # definition that the transfer takes along, and what is stored there later
 
     def do(self) -> MigrationResult:
         """All of it, and a line in the log; see :func:`run`."""
         order = self.order
         if order.stops:
             stops = "; ".join(f"{f.id} ({f.severity}): {f.evidence}" for f in order.stops)
-            raise self._failed(f"the plan is blocked by {stops}", next=" / ".join(f.remedy for f in order.stops))
+            raise self.failed(f"the plan is blocked by {stops}", next=" / ".join(f.remedy for f in order.stops))
         self._look_again()
         try:
             return self._acted()
         finally:
-            if self._row is not None:
-                journal.append(self._row)
+            if self.row is not None:
+                journal.append(self.row)
 
     def _acted(self) -> MigrationResult:
         try:
@@ -100,11 +82,11 @@ class Run:
             if e.args or not self.changed:
                 raise
             self.interrupted = True
-            raise self._stopped("interrupted between two steps", next=self._look) from e
+            raise self.stopped("interrupted between two steps", next=self.look) from e
         except MigrationFailedError:
             raise
         except VmcompatError as e:
-            raise self._failed(str(e), next=self._look) from e
+            raise self.failed(str(e), next=self.look) from e
 
     def _act(self) -> MigrationResult:
         from vmcompat.connect import open_host
@@ -117,13 +99,13 @@ class Run:
             if seen.stored is not None:
                 self.old = stored_xml(here, order.domain, secrets=True)
                 self.new = with_cpu(self.old, order.baseline.guest_xml) if order.baseline else self.old
-                self._latest = self.old
             self._unless_aborted("the run was aborted before its first step")
             if order.restart:
                 self.phase = "power cycle"
-                self._power_cycle(here)
+                PowerCycle(self, here).do()
+                self._unless_aborted(f"{order.domain} runs on {here.name}")
                 self._fits_the_target(here, there)
-            before = None if order.transfer.offline else self._live(here)
+            before = None if order.transfer.offline else self.live(here)
             self._unless_aborted(f"the run was aborted before the transfer; {order.domain} is on {here.name}")
             self._move(here, control, there)
             if not there.alive:
@@ -152,118 +134,24 @@ class Run:
             new = [f for f in preflight(now) if f.severity in STOPS and f not in before]
             changed = [f"{f.id} (now {f.severity}: {f.evidence})" for f in new]
         if changed:
-            raise self._failed(
+            raise self.failed(
                 f"{order.domain} or a host is not as it was when the plan was made: {', '.join(changed)}",
                 next="plan again, and read the findings",
             )
 
-    def _power_cycle(self, here: Host) -> None:
-        """Off and on, in a thread of its own: once the guest is off, nothing but the start is a good moment to stop."""
-        cycle = here.begin("the power cycle", lambda c: self._off_and_on(here))
-        while True:
-            try:
-                if cycle.ended(0.5):
-                    break
-            except KeyboardInterrupt:
-                self.interrupted = True
-                self.abort.set()
-                self.progress.say("interrupted: bringing the guest to a safe state first")
-        try:
-            cycle.answer(0.0)
-        except VmcompatError as e:
-            if self.interrupted:
-                raise self._stopped(str(e), next=self._look) from e
-            raise
-        self._unless_aborted(f"{self.order.domain} runs on {here.name}")
-
     def _unless_aborted(self, problem: str) -> None:
         if self.abort.is_set():
-            raise self._stopped(problem, next="plan again")
-
-    @property
-    def _stored(self) -> str:
-        seen = self.order.seen
-        return f"the stored CPU of {self.order.domain} on {seen.source.name} is {seen.baseline}"
-
-    def _off_and_on(self, here: Host) -> None:
-        name = self.order.domain
-        stored = self.old
-        if self.new != self.old:
-            self.progress.say(f"storing the new definition of {name}")
-            stored = redefine(here, name, expected=self.old, new=self.new)
-            self.changed.append(self._stored)
-        self.progress.say(f"powering {name} off")
-        self.changed.append(f"{name} was told to power off")
-        if not self._off(here):
-            self._restore(here, stored)
-            when = f"before the {self._stop}" if self.abort.is_set() else "in time"
-            raise self._failed(
-                f"{name} did not power off {when}, and may still do so",
-                next=f"shut it down from inside, or plan with restart='destroy'; then: {self._virsh('domstate')}",
-            )
-        self.restarted = True
-        self.progress.say(f"starting {name}")
-        try:
-            here.ask(f"to start {name}", lambda c: c.lookupByName(name).create(), seconds=_START_SECONDS)
-        except ConnectError as e:
-            self._start_from_old(here, stored, e)
-        self.changed[-1] = f"{name} was powered off and on"
-        live = self._live(here)
-        self.not_given = not_given(read_domain(stored, source=name), live, here.name, self.order.seen.source.libvirt)
-        if self.not_given:
-            self.progress.say(f"asked for, not given: {', '.join(self.not_given)}")
-
-    def _off(self, here: Host) -> bool:
-        name = self.order.domain
-
-        def is_off() -> bool:
-            return not here.ask(f"whether {name} runs", lambda c: c.lookupByName(name).isActive())
-
-        if self.order.restart == "destroy":
-            here.ask(f"to power {name} off", lambda c: c.lookupByName(name).destroy())
-            return is_off()
-        here.ask(f"to shut {name} down", lambda c: c.lookupByName(name).shutdown())
-        deadline = time.monotonic() + SHUTDOWN_SECONDS
-        while not is_off():
-            if self.abort.wait(0.5) or time.monotonic() > deadline:
-                return is_off()
-        return True
-
-    def _restore(self, here: Host, stored: str) -> None:
-        if stored != self.old:
-            redefine(here, self.order.domain, expected=stored, new=self.old)
-            self.changed.remove(self._stored)
-            self.undone.append(f"the old definition of {self.order.domain} is stored again")
-
-    def _start_from_old(self, here: Host, stored: str, error: ConnectError) -> None:
-        """The guest does not start: back to the definition that it had, and up again."""
-        name = self.order.domain
-        self.changed[-1] = f"{name} was powered off"
-        problem = f"{name} did not start on {here.name}: {error}"
-        if stored == self.old:
-            raise self._failed(
-                f"{problem}. It is off, and its definition is the one it had", next=self._virsh("start")
-            ) from error
-        try:
-            self._restore(here, stored)
-            here.ask(f"to start {name}", lambda c: c.lookupByName(name).create(), seconds=_START_SECONDS)
-        except (ConnectError, MigrationError) as e:
-            raise self._failed(
-                f"{problem}. Going back failed too: {e}. The guest is off", next=self._virsh("start")
-            ) from error
-        self.undone.append(f"{name} was started from the old definition and runs on {here.name}")
-        self.outcome = "restored"
-        raise self._failed(problem, next="look at the reason; compute a baseline that this host can start") from error
+            raise self.stopped(problem, next="plan again")
 
     def _fits_the_target(self, here: Host, there: Host) -> None:
         """The CPU that the guest has got now, asked of the target before the transfer."""
-        live = self._live(here)
+        live = self.live(here)
         cpu = cpu_text(live.xml)
         if cpu is None:
             return
         answer = ask_cpu(there, cpu, live)
         if not answer.fits:
-            raise self._failed(
+            raise self.failed(
                 f"{there.name} cannot run the CPU that {live.name} has got: {answer.reason}. It runs on {here.name}",
                 next="plan again: the new plan shows what differs",
             )
@@ -272,6 +160,7 @@ class Run:
         order, name = self.order, self.order.domain
         self.phase = "transfer"
         self.progress.say(f"migrating {name} from {here.name} to {there.name}, {order.way}, policy {order.policy.name}")
+        self._taken = self._latest = stored_xml(control, name, secrets=True) if self.old else ""
         driver = Driver(order.policy, memory=order.memory, post_copy=order.transfer.post_copy, now=time.monotonic())
         self.job = job = LibvirtJob(
             here, control, there, name,
@@ -298,7 +187,7 @@ class Run:
         self.outcome = "migrated"
         self.changed.append(f"{name} moved to {there.name}")
         if self.interrupted:
-            raise self._stopped(self._too_late, next=self._look)
+            raise self.stopped(self.too_late, next=self.look)
 
     def _note_definition(self, control: Host) -> None:
         """Libvirt takes the stored definition along as it was at the start: a later change would go unnoticed."""
@@ -312,9 +201,9 @@ class Run:
     @property
     def _left_behind(self) -> str:
         """What was changed in the stored definition during the transfer, and is not at the target."""
-        if self._latest == self.old:
+        if self._latest == self._taken:
             return ""
-        change = without_secrets(difference(self.old, self._latest, name=self.order.domain))
+        change = without_secrets(difference(self._taken, self._latest, name=self.order.domain))
         return (
             f"somebody changed its stored definition during the transfer, and {self.order.seen.target.name} has it as "
             f"it was before; change it there too:\n{change}"
@@ -367,8 +256,10 @@ class Run:
         why = f" ({job.steps[-1]})" if job.steps else ""
         problem = f"libvirt did not migrate {name}: {error}{why}. {at}"
         if ended and where.source == self._home and where.target in (GONE, OFF):
-            if error.code == constant("VIR_ERR_OPERATION_ABORTED") and (self.abort.is_set() or job.steps):
+            if self.abort.is_set() or job.aborted:
                 problem = f"aborted{why}; {at}"
+                if error.code != constant("VIR_ERR_OPERATION_ABORTED"):  # the target may complain first
+                    problem = f"{problem}. libvirt said: {error}"
             next = "plan again"
         else:
             left = recover(name, self.order.source, self.order.target)
@@ -376,11 +267,11 @@ class Run:
             problem = f"{problem}. {FOUND[left.found]}"
             next = "; ".join([*left.steps, *filter(None, [left.remedy])]) or "plan again"
             if not left.safe:
-                next = f"{next}. Then look again: {self._recover}; or {self._look}"
+                next = f"{next}. Then look again: {self.recovery}; or {self.look}"
         if not ended:
             problem = f"libvirt has not answered the abort yet: the job may still run{why}. {problem}"
-            next = f"{self._virsh('domjobabort')}; then {next}"
-        raise self._stopped(problem, next=next) from error
+            next = f"{self.virsh('domjobabort')}; then {next}"
+        raise self.stopped(problem, next=next) from error
 
     def _resumed(self, control: Host, there: Host) -> Whereabouts:
         """The guest that was paused to let it finish runs on at the source, where it has stayed."""
@@ -388,7 +279,7 @@ class Run:
         try:
             control.ask(f"to resume {name}", lambda c: c.lookupByName(name).resume())
         except ConnectError as e:
-            self.progress.say(f"it could not be resumed: {e}; next: {self._virsh('resume')}")
+            self.progress.say(f"it could not be resumed: {e}; next: {self.virsh('resume')}")
         return self._where(control, there)
 
     def _parameters(self) -> dict[str, Any]:
@@ -433,17 +324,17 @@ class Run:
 
         name = self.order.domain
         self.phase = "verification"
-        where = self._where(control, there)
+        where = self._where_at_last(control, there)
         if where != self._arrived:
-            raise self._failed(where.told(name, control.name, there.name), next=f"{self._recover}; or {self._look}")
-        faults = [] if before is None else self._differences(before, self._live(there), there)
+            raise self.failed(where.told(name, control.name, there.name), next=f"{self.recovery}; or {self.look}")
+        faults = [] if before is None else self._differences(before, self.live(there), there)
         if self.new:
             stored = read_domain(stored_xml(there, name), source=there.name)
             if stored.cpu != read_domain(self.new, source=name).cpu:
                 faults.append(f"the CPU of its stored definition on {there.name} is not the one that was to be stored")
         if faults:
-            raise self._failed(
-                f"{name} runs on {there.name}, but {'; '.join(faults)}", next=self._virsh("dumpxml", at_target=True)
+            raise self.failed(
+                f"{name} runs on {there.name}, but {'; '.join(faults)}", next=self.virsh("dumpxml", at_target=True)
             )
         if self.old and self.order.seen.source.autostart:
             # last of all: from here on the target starts it, and the source has no definition of it any more
@@ -451,16 +342,16 @@ class Run:
             self.changed.append(f"{name} is marked autostart on {there.name}")
         self.phase = "end"
         if before is None:
-            return self._result()
+            return self.result()
         flags = constant("VIR_DOMAIN_JOB_STATS_COMPLETED")
         try:
             stats = there.ask(f"the statistics of {name}", lambda c: c.lookupByName(name).jobStats(flags))
         except ConnectError as e:
-            return self._result(message=f"it moved; {e}")
+            return self.result(message=f"it moved; {e}")
         if self._left_behind:
             self.progress.say(self._left_behind)
-        told = [self._too_late if self.abort.is_set() else "", self._left_behind]
-        return self._result(stats=stats, message="; ".join(filter(None, told)))
+        told = [self.too_late if self.abort.is_set() else "", self._left_behind]
+        return self.result(stats=stats, message="; ".join(filter(None, told)))
 
     def _differences(self, before: Domain, after: Domain, there: Host) -> list[str]:
         faults = []
@@ -469,75 +360,3 @@ class Run:
         if lost := not_given(before, after, there.name, self.order.seen.target.libvirt):
             faults.append(f"its live definition lacks {', '.join(lost)}")
         return faults
-
-    # ---- telling
-
-    def _live(self, host: Host) -> Domain:
-        name = self.order.domain
-        xml = host.ask(f"the live definition of {name}", lambda c: c.lookupByName(name).XMLDesc(0))
-        return read_domain(xml, source=f"{host.uri} {name}")
-
-    def _virsh(self, command: str, *, at_target: bool = False) -> str:
-        seen = self.order.seen
-        domain = seen.live or seen.stored
-        name = typed(self.order.domain, domain.uuid if domain else "")
-        return virsh((seen.target if at_target else seen.source).uri, command, "--domain", name)
-
-    @property
-    def _look(self) -> str:
-        return f"{self._virsh('domstate')}; {self._virsh('domstate', at_target=True)}"
-
-    @property
-    def _recover(self) -> str:
-        end = self.order.seen
-        return f"vc.recover({self.order.domain!r}, {end.source.uri!r}, {end.target.uri!r})"
-
-    def _result(self, *, message: str = "", stats: Stats | None = None) -> MigrationResult:
-        stats = stats or {}
-        self._row = MigrationResult(
-            domain=self.order.domain,
-            source=self.order.seen.source.name,
-            target=self.order.seen.target.name,
-            outcome=self.outcome,
-            phase=self.phase,
-            way=self.order.way,
-            policy=self.order.policy.name,
-            policy_steps=tuple(self.job.steps) if self.job else (),
-            started=self.started,
-            seconds=time.monotonic() - self.begin,
-            transfer_seconds=self.job.seconds if self.job else None,
-            downtime_ms=stats.get("downtime"),
-            transferred=stats.get("data_processed"),
-            iterations=stats.get("memory_iteration"),
-            restarted=self.restarted,
-            baseline=self.order.seen.baseline,
-            not_given=self.not_given,
-            forced=self.order.forced,
-            message=message,
-        )
-        return self._row
-
-    def _failed(self, problem: str, *, next: str) -> MigrationFailedError:
-        return MigrationFailedError(
-            problem,
-            changed=tuple(self.changed),
-            undone=tuple(self.undone),
-            next=next,
-            result=self._result(message=problem),
-        )
-
-    @property
-    def _stop(self) -> str:
-        return "interrupt" if self.interrupted else "abort"
-
-    @property
-    def _too_late(self) -> str:
-        return f"the {self._stop} came too late"
-
-    def _stopped(self, problem: str, *, next: str) -> KeyboardInterrupt | MigrationFailedError:
-        """Ctrl-C stays Ctrl-C, so that no loop over plans goes on after it; its text says what it left."""
-        failed = self._failed(problem, next=next)
-        if not self.interrupted:
-            return failed
-        self.progress.say(str(failed))
-        return KeyboardInterrupt(str(failed))
