@@ -120,6 +120,9 @@ class ConnectionCalls(Protocol):
     def storagePoolLookupByName(self, name: str) -> Any: ...
     def storageVolLookupByPath(self, path: str) -> Any: ...
     def defineXML(self, xml: str) -> DomainCalls: ...
+    def domainEventRegisterAny(
+        self, dom: DomainCalls | None, eventID: int, cb: Callable[..., None], opaque: object
+    ) -> int: ...
     def setKeepAlive(self, interval: int, count: int) -> int: ...
     def isAlive(self) -> int: ...
     def close(self) -> int: ...
@@ -240,6 +243,19 @@ class Host:
     def begin_with(self, other: Host, what: str, call: Callable[[ConnectionCalls, ConnectionCalls], T]) -> Pending[T]:
         """The same for what takes two hosts: the call is given this connection and the other's."""
         return Pending(lambda: call(self._connection, other._connection), where=self._where, what=what)
+
+    def on_define(self, name: str, tell: Callable[[], None]) -> None:
+        """Calls ``tell``, in another thread, whenever somebody stores a definition of a domain, until it is closed."""
+        lifecycle, defined = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_DEFINED
+
+        def heard(connection: object, domain: object, event: int, detail: int, opaque: object) -> None:
+            if event == defined:
+                tell()
+
+        self.ask(
+            f"to be told of new definitions of {name}",
+            lambda c: c.domainEventRegisterAny(c.lookupByName(name), lifecycle, heard, None),
+        )
 
     @property
     def alive(self) -> bool:

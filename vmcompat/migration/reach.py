@@ -217,7 +217,8 @@ def reachability(domains: Domains, fleet: Fleet) -> Reachability:
         libvirt would refuse (block), or would do it and guest or owner may be harmed (risk), which is "no" to a
         planner. *unknown*: a check cannot tell, and none says no; a host whose CPU is not known is unknown, and so is a
         running guest without live XML. A guest that is off is judged by its definition, for its next start. A
-        paused one counts as running. Storage, networks and free memory are in no document and are not judged.
+        paused one counts as running. Storage, networks and free memory are in no document and are not judged; nor are
+        versions and their known skews, by which every way back after an upgrade would be a "no": a plan asks for them.
 
     Raises
     ------

@@ -61,6 +61,7 @@ class Run(Account):
     def __init__(self, order: Order, progress: Progress, abort: threading.Event) -> None:
         super().__init__(order, progress, abort)
         self._taken = self._latest = ""  # definition that the transfer takes along, and what is stored there later
+        self._edited = threading.Event()  # somebody has stored another one meanwhile
 
     def do(self) -> MigrationResult:
         """All of it, and a line in the log; see :func:`run`."""
@@ -160,7 +161,9 @@ class Run(Account):
         order, name = self.order, self.order.domain
         self.phase = "transfer"
         self.progress.say(f"migrating {name} from {here.name} to {there.name}, {order.way}, policy {order.policy.name}")
-        self._taken = self._latest = stored_xml(control, name, secrets=True) if self.old else ""
+        if self.old:
+            control.on_define(name, self._edited.set)
+            self._taken = self._latest = stored_xml(control, name, secrets=True)
         driver = Driver(order.policy, memory=order.memory, post_copy=order.transfer.post_copy, now=time.monotonic())
         self.job = job = LibvirtJob(
             here, control, there, name,
@@ -201,13 +204,14 @@ class Run(Account):
     @property
     def _left_behind(self) -> str:
         """What was changed in the stored definition during the transfer, and is not at the target."""
-        if self._latest == self._taken:
-            return ""
-        change = without_secrets(difference(self._taken, self._latest, name=self.order.domain))
-        return (
-            f"somebody changed its stored definition during the transfer, and {self.order.seen.target.name} has it as "
-            f"it was before; change it there too:\n{change}"
-        )
+        there = self.order.seen.target.name
+        told = f"somebody changed its stored definition during the transfer, and {there} has it as it was before"
+        if self._latest != self._taken:
+            change = without_secrets(difference(self._taken, self._latest, name=self.order.domain))
+            return f"{told}; change it there too:\n{change}"
+        if self._edited.is_set():  # in its last moments
+            return f"{told}; what it was is gone with the source's definition: ask who did it"
+        return ""
 
     def _watch_anew(self) -> None:
         """Peer to peer a migration goes on when its client has lost the connection: until that has come to an end."""
