@@ -83,7 +83,7 @@ def test_an_operator_plans_arms_aborts_and_moves_a_guest(
     picture(page, widget, "migrate-diff")
     widget.get_by_role("tab", name="Commands").click()
     script = widget.locator(".vmcompat-script").inner_text()
-    assert re.search(r"^virsh -c \S+ migrate --live --p2p .*--domain web1", script, re.MULTILINE)
+    assert re.search(r"^virsh -c \S+ migrate --p2p --live .*--domain web1", script, re.MULTILINE)
     with page.expect_download() as started:
         widget.locator(".vmcompat-commands a").click()
     assert started.value.suggested_filename == "web1.migrate.sh"
