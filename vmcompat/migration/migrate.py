@@ -19,7 +19,7 @@ from vmcompat.migration.handle import MigrationJob
 from vmcompat.migration.observe import Observation, observe
 from vmcompat.migration.order import MigrationResult, Order, Restart
 from vmcompat.migration.policy import BALANCED, Policy, policy_of
-from vmcompat.migration.preflight import CHECKS, Finding, preflight
+from vmcompat.migration.preflight import CHECKS, WORST_FIRST, Finding, preflight
 from vmcompat.migration.progress import Shown
 from vmcompat.migration.transfer import PLAIN, Transfer
 from vmcompat.schema import PREFLIGHT, frame
@@ -193,8 +193,10 @@ class MigrationPlan:
 
     def __repr__(self) -> str:
         lines = [f"<MigrationPlan {self._title()}>"]
-        width = max(len(f.id) for f in self.order.findings) + 2
-        lines += [f"  {f.severity:8}{f.id:{width}}{f.evidence}" for f in self.order.findings]
+        told, fine = self._told_and_fine()
+        width = max((len(f.id) for f in told), default=0) + 2
+        lines += [f"  {f.severity:8}{f.id:{width}}{f.evidence}" for f in told]
+        lines += [f"  ok: {', '.join(f.id for f in fine)}"] if fine else []
         lines += [f"  {number}. {step}" for number, step in enumerate(self.steps, 1)]
         if self.diff and not self.order.restart and self.seen.live:
             lines.append("  the running guest keeps its CPU until it is powered off and on again")
@@ -206,19 +208,28 @@ class MigrationPlan:
         forced = f", forced: {', '.join(self.order.forced)}" if self.order.forced else ""
         return f"{self.order.domain}: {self.seen.source.name} -> {self.seen.target.name}, {state}{forced}"
 
+    def _told_and_fine(self) -> tuple[list[Finding], list[Finding]]:
+        """What is to be read, the worst first; and what is as it should be."""
+        worst_first = sorted(self.order.findings, key=lambda f: WORST_FIRST.index(f.severity))
+        return [f for f in worst_first if f.severity != "ok"], [f for f in worst_first if f.severity == "ok"]
+
     def _repr_html_(self) -> str:
-        left = " style='text-align:left'"
-        head = "".join(f"<th{left}>{name}</th>" for name in ("severity", "id", "evidence", "remedy"))
-        rows = "".join(
-            "<tr>" + "".join(f"<td{left}>{cell}</td>" for cell in self._cells(finding)) + "</tr>"
-            for finding in self.order.findings
-        )
+        told, fine = (self._table(findings) for findings in self._told_and_fine())
+        n_fine = sum(f.severity == "ok" for f in self.order.findings)
+        checks = f"<details><summary>{n_fine} checks that are fine</summary>{fine}</details>" if n_fine else ""
         steps = "".join(f"<li>{html.escape(step)}</li>" for step in self.steps)
         diff = f"<pre style='font-family:monospace'>{html.escape(self.diff)}</pre>" if self.diff else ""
-        return (
-            f"<div class='vmcompat-plan'><b>{html.escape(self._title())}</b><table><thead><tr>{head}</tr></thead>"
-            f"<tbody>{rows}</tbody></table><ol>{steps}</ol>{diff}</div>"
-        )
+        title = html.escape(self._title())
+        return f"<div class='vmcompat-plan'><b>{title}</b>{told}{checks}<ol>{steps}</ol>{diff}</div>"
+
+    def _table(self, findings: list[Finding]) -> str:
+        if not findings:
+            return ""
+        left = " style='text-align:left'"
+        head = "".join(f"<th{left}>{name}</th>" for name in ("severity", "id", "evidence", "remedy"))
+        cells = ("".join(f"<td{left}>{cell}</td>" for cell in self._cells(finding)) for finding in findings)
+        rows = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
     def _cells(self, finding: Finding) -> Iterator[str]:
         for text in (f"{GLYPHS[finding.severity]} {finding.severity}", finding.id, finding.evidence, finding.remedy):

@@ -18,6 +18,7 @@ from vmcompat.migration.observe import End, Observation
 
 STOPS: Final = ("block", "risk", "unknown")
 FORCEABLE: Final = ("risk", "unknown")
+WORST_FIRST: Final = ("block", "risk", "unknown", "warn", "ok")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from vmcompat.errors import MigrationError, VmcompatError
 from vmcompat.fleet.sources import natural
 from vmcompat.migration.migrate import MigrationPlan, plan_migration
 from vmcompat.migration.order import MigrationFailedError, MigrationResult, Restart
 from vmcompat.migration.policy import BALANCED, Policy
-from vmcompat.migration.preflight import FORCEABLE, Finding
+from vmcompat.migration.preflight import FORCEABLE, WORST_FIRST, Finding
 from vmcompat.migration.progress import Sample
 from vmcompat.migration.transfer import PLAIN, Transfer
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from vmcompat.baseline.common import Baseline
 
 Phase: TypeAlias = Literal["idle", "listing", "planning", "running", "aborting"]
-
-WORST_FIRST: Final = ("block", "risk", "unknown", "warn", "ok")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
