@@ -206,6 +206,45 @@ def test_a_definition_of_a_guest_that_is_off_moves_offline(travellers: Guests) -
         assert travellers.where(name) == {plan.seen.target.name: "shut off"}
 
 
+IMAGES = "/var/lib/libvirt/images"
+
+
+def with_disk(guests: Guests, name: str, path: str) -> str:
+    """A guest on h1 with a disk of 1 MiB, that starts from its firmware and writes nothing."""
+    disk = f"""<disk type='file' device='disk'><driver name='qemu' type='raw' cache='none'/>
+      <source file='{path}'/><target dev='vda' bus='virtio'/></disk>"""
+    xml = guests.rig.domain_xml(name, memory=32, buffer=0).replace("<serial", f"{disk}<serial", 1)
+    definition = guests.rig.dir / f"{name}.xml"
+    definition.write_text(xml)
+    guests.rig.virsh("h1", "define", str(definition))
+    guests.rig.virsh("h1", "start", name)
+    return name
+
+
+def test_a_disk_of_the_hosts_own_is_copied_along(travellers: Guests) -> None:
+    rig, path = travellers.rig, f"{IMAGES}/own.raw"
+    for host, content in (("h1", "printf carried"), ("h2", "true")):
+        rig.run(host, "sh", "-c", f"mkdir -p {IMAGES} && {content} > {path} && truncate -s 1M {path}", check=True)
+    name = with_disk(travellers, "own-disk", path)
+    assert away(travellers, name).blocked
+    plan = away(travellers, name, transfer=Transfer(copy_disks="all"), force=["DISKS"])
+    assert not plan.blocked, plan.findings
+    result = plan.run(progress=False)
+    assert (result.outcome, travellers.where(name)) == ("migrated", {"h2": "running"})
+    assert rig.run("h2", "head", "-c7", path, check=True).stdout == "carried"
+
+
+def test_what_libvirt_calls_unsafe_takes_consent(travellers: Guests) -> None:
+    rig = travellers.rig
+    (rig.shared_dir / "one.raw").write_bytes(bytes(1 << 20))
+    name = with_disk(travellers, "shared-disk", "/run/rig/shared/one.raw")
+    with pytest.raises(MigrationFailedError, match="unsafe") as failed:
+        away(travellers, name, force=["DISKS"]).run(progress=False)
+    assert failed.value.result.outcome == "stayed"
+    result = away(travellers, name, transfer=Transfer(unsafe=True), force=["DISKS"]).run(progress=False)
+    assert (result.outcome, travellers.where(name)) == ("migrated", {"h2": "running"})
+
+
 def test_many_guests_are_looked_at_as_one_is(travellers: Guests, traveller: str) -> None:
     rig, other = travellers.rig, travellers.power_on("other", on=next(iter(travellers.where(traveller))))
     plan = away(travellers, traveller)
