@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import vmcompat as vc
+from vmcompat.connect import shown
 from vmcompat.errors import DocumentError, VmcompatError
 
 _MAX_BYTES = 1024 * 1024
@@ -50,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             alike=asked.alike,
             notebook=asked.notebook,
             progress=not asked.quiet,
-            command=shlex.join(["vmcompat", *given, *([] if asked.at else ["--at", day])]),
+            command=shlex.join(["vmcompat", *map(shown, given), *([] if asked.at else ["--at", day])]),
         )
     except (VmcompatError, OSError) as e:
-        print(f"vmcompat: {e}", file=sys.stderr)
+        # a terminal would obey what a file's name or a table of strangers tells it
+        print("vmcompat:", "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(e)), file=sys.stderr)
         return 1
     print(path)
     return 0

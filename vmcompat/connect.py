@@ -16,6 +16,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from vmcompat.errors import ConnectError
 
@@ -139,17 +140,17 @@ class Pending(Generic[T]):
         Of which host and what was asked, for messages.
     hint : str
         What to do where it fails.
-    secrets : (str, str)
-        A text that libvirt may repeat, and what to show in its place.
+    uris : tuple of str
+        Which libvirt, or the ssh that it calls, may repeat: told without their passwords.
     """
 
     def __init__(
-        self, call: Callable[[], T], *, where: str, what: str, hint: str = "", secrets: tuple[str, str] = ("", "")
+        self, call: Callable[[], T], *, where: str, what: str, hint: str = "", uris: tuple[str, ...] = ()
     ) -> None:
         self._future: Future[T] = Future()
         self._asked = f"{where}: {what}"
         self._hint = f"; {hint}" if hint else ""
-        self._secrets = secrets
+        self._uris = uris
 
         def run() -> None:
             try:
@@ -171,12 +172,11 @@ class Pending(Generic[T]):
         except TimeoutError as e:
             raise ConnectError(f"{self._asked}: no answer within {seconds:.0f} s{self._hint}") from e
         except libvirt.libvirtError as e:
-            secret, public = self._secrets
-            text = str(e).replace(secret, public) if secret else str(e)
-            code = e.get_error_code()
-            # a chained error would show the secret after all
-            cause = None if secret != public else e
-            raise ConnectError(f"{self._asked}: {text} (libvirt error {code}){self._hint}", code=code) from cause
+            refused = e
+        # out here, so that no chain of errors leads to a text that had a password in it
+        text, code = _told(str(refused), *self._uris), refused.get_error_code()
+        cause = refused if text == str(refused) else None
+        raise ConnectError(f"{self._asked}: {text} (libvirt error {code}){self._hint}", code=code) from cause
 
 
 class Host:
@@ -196,10 +196,11 @@ class Host:
 
     def __init__(self, connection: ConnectionCalls, *, uri: str, write: bool) -> None:
         self._connection = connection
-        self._where = self.uri = uri
+        self._given = uri
+        self._where = self.uri = shown(uri)
         self.write = write
         self.name = self.ask("its name", lambda c: c.getHostname())
-        self._where = f"{self.name} ({uri})"
+        self._where = f"{self.name} ({self.uri})"
 
     def __repr__(self) -> str:
         return f"<Host {self.name} at {self.uri}, {'read-write' if self.write else 'read-only'}>"
@@ -236,13 +237,12 @@ class Host:
 
         ``uri`` is one that goes into the call: what libvirt says of it is told without its password.
         """
-        return Pending(
-            lambda: call(self._connection), where=self._where, what=what, secrets=(uri, shown(uri)) if uri else ("", "")
-        )
+        return Pending(lambda: call(self._connection), where=self._where, what=what, uris=(self._given, uri))
 
     def begin_with(self, other: Host, what: str, call: Callable[[ConnectionCalls, ConnectionCalls], T]) -> Pending[T]:
         """The same for what takes two hosts: the call is given this connection and the other's."""
-        return Pending(lambda: call(self._connection, other._connection), where=self._where, what=what)
+        uris = (self._given, other._given)
+        return Pending(lambda: call(self._connection, other._connection), where=self._where, what=what, uris=uris)
 
     def on_define(self, name: str, tell: Callable[[], None]) -> None:
         """Calls ``tell``, in another thread, whenever somebody stores a definition of a domain, until it is closed."""
@@ -293,15 +293,14 @@ def open_host(uri: str, *, write: bool = False) -> Host:
     if libvirt is None:
         raise ConnectError(_INSTALL)
     seen = shown(uri)
-    if re.search(r"[\x00-\x20\x7f]", uri):
-        raise ConnectError(f"{seen!r} is no URI: it holds blanks or control characters")
+    refuse_unless_uri(uri)
     _prepare()
     what = "a read-write connection" if write else "a read-only connection"
     opening: Pending[ConnectionCalls] = Pending(
         lambda: libvirt.open(uri) if write else libvirt.openReadOnly(uri),
         where=seen,
         what=what,
-        secrets=(uri, seen),
+        uris=(uri,),
         hint="is the address right, does libvirtd run there, may this user log in? An ssh that asks for a "
         "password or about an unknown host key waits for ever: try in a terminal  "
         f"virsh -c {shlex.quote(seen)} version",
@@ -311,8 +310,8 @@ def open_host(uri: str, *, write: bool = False) -> Host:
         connection.setKeepAlive(*_KEEPALIVE)
     except libvirt.libvirtError as e:
         if e.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:  # local drivers have no peer that could vanish
-            raise ConnectError(f"{seen}: keepalive: {e}", code=e.get_error_code()) from e
-    return Host(connection, uri=seen, write=write)
+            raise ConnectError(f"{seen}: keepalive: {_told(str(e), uri)}", code=e.get_error_code()) from None
+    return Host(connection, uri=uri, write=write)
 
 
 def constant(name: str) -> Any:
@@ -397,10 +396,36 @@ def describe(host: Host, *, hypervisor: bool = False, virttype: str | None = Non
     )
 
 
+def refuse_unless_uri(uri: str, *, what: str = "") -> None:
+    """Raises ConnectError where a text cannot be the one word that a URI is; ``what`` is it, for the message."""
+    given = f"{what}={shown(uri)!r}" if what else f"{shown(uri)!r}"
+    if re.search(r"[\s\x00-\x20\x7f-\x9f]", uri):
+        raise ConnectError(f"{given} is no URI: it holds blanks or control characters")
+    try:
+        urlsplit(uri)
+    except ValueError:
+        raise ConnectError(f"{given} is no URI: its host cannot be read; an IPv6 address stands in brackets") from None
+
+
+# Up to the last @ before the query, since a password may hold what should have been escaped; where there is none, to
+# the last of all, unless what follows the colon is a port.
+_PASSWORD: Final = re.compile(r"(?<=//)([^/@:?#[]*):(?:[^?]*|(?!\d*(?:[/?#]|$)).*)@", re.DOTALL)
+
+
 def shown(uri: str) -> str:
     """A URI as people may see it: without the password that some transports carry."""
-    # up to the last @ before the query: a password may hold what should have been escaped
-    return re.sub(r"(?<=//)([^/@:?#]*):[^?]*@", r"\1@", uri)
+    return _PASSWORD.sub(r"\1@", uri)
+
+
+def _told(text: str, *uris: str) -> str:
+    """What libvirt says, without the passwords of URIs: ssh takes user and password for a name, and repeats it."""
+    for uri in filter(None, uris):
+        text = text.replace(uri, shown(uri))
+        if found := _PASSWORD.search(uri):
+            login = found[0].removesuffix("@")
+            for said in (login, unquote(login)) if not login.endswith(":") else ():
+                text = text.replace(said, unquote(found[1]))
+    return text
 
 
 def _domcapabilities(host: Host, virttype: str | None, is_qemu: bool) -> tuple[str, ...]:

@@ -6,12 +6,15 @@ import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import pandas as pd
 
 from vmcompat.baseline.answer import some
 from vmcompat.schema import CPU_STATUS
 
 _SHOWN: Final = 6  # names of hosts in one sentence
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # with what a formula begins, to a spreadsheet
 
 STYLE: Final = """<style>
 .vmcompat-page { font: 13px/1.45 var(--jp-ui-font-family, sans-serif); color: var(--jp-ui-font-color1, #1f2328); }
@@ -125,6 +128,21 @@ def download(content: str, *, name: str, kind: str, words: str) -> str:
     data = base64.b64encode(content.encode()).decode("ascii")
     file = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "vmcompat"
     return f"<a class='vmcompat-download' download='{file}' href='data:{kind};base64,{data}'>{escape(words)}</a>"
+
+
+def inert(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for a CSV file, whose index is a column and of which no spreadsheet takes a text for a formula."""
+    plain = table.reset_index() if table.index.names != [None] else table.copy()
+    for column in plain.columns[(plain.dtypes == "object") | (plain.dtypes == "str")]:
+        plain[column] = plain[column].map(_as_text, na_action="ignore")
+    return plain.rename(columns=_as_text)
+
+
+def _as_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    # a carriage return, which csv does not quote, would begin a row
+    return ("'" if value[:1] in _FORMULA else "") + value.replace("\r", "\n")
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

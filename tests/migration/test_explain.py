@@ -450,12 +450,12 @@ def test_what_a_log_repeats_is_said_once() -> None:
 
 def test_a_name_from_the_text_is_quoted_where_it_is_to_be_typed() -> None:
     said = "operation failed: domain '$(rm -rf x); y' already exists with uuid 6695eb01-f6a4-8304-79aa-97f2502e193f"
-    assert "virsh -c TARGET undefine '$(rm -rf x); y'" in explain_error(said).remedy
+    assert "virsh -c TARGET undefine --domain '$(rm -rf x); y'" in explain_error(said).remedy
 
 
 def test_placeholders_in_the_text_stay_what_they_are() -> None:
     found = explain_error("another migration job is already running for domain '{guest} {0} %s {features}'")
-    assert "virsh -c SOURCE domjobabort '{guest} {0} %s {features}'" in found.remedy
+    assert "virsh -c SOURCE domjobabort --domain '{guest} {0} %s {features}'" in found.remedy
 
 
 # ---- nothing is guessed

@@ -76,7 +76,7 @@ def test_what_a_guest_has_beyond_the_baseline_is_named() -> None:
     told = row(guest(RICHER, ON_IT, state="running"))
     assert "avx" in told["beyond"]
     assert "SandyBridge with" in told["evidence"]
-    assert "virsh shutdown web1; virsh start web1" in told["remedy"]
+    assert "virsh shutdown --domain web1; virsh start --domain web1" in told["remedy"]
     assert "apply_baseline" not in told["remedy"]
 
 

@@ -54,7 +54,7 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
     "a running guest": ("STATE", "ok", "running", seen(domain())),
     "a guest that is off": ("STATE", "block", "shut off", seen(None, stored=domain(), state="shut off")),
     "a paused guest": ("STATE", "risk", "paused", seen(domain(), state="paused")),
-    "a crashed guest": ("STATE", "block", "crashed", seen(domain(), state="crashed")),
+    "a crashed guest": ("STATE", "risk", "call it running there", seen(domain(), state="crashed")),
     "a guest that sleeps": ("STATE", "risk", "wakes it as it leaves", seen(domain(), state="suspended")),
     "a guest that is shutting down": ("STATE", "block", "shutting down", seen(domain(), state="shutting down")),
     "a guest with a job": ("STATE", "block", "job", seen(domain(), job=True)),
@@ -200,6 +200,9 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
         domain(before=HUGE), target=at_h2(tsc="<pages unit='KiB' size='1048576'/>"))),
     "huge pages that it lacks": ("MEMORY", "block", "no huge pages of 1048576 KiB", seen(
         domain(before=HUGE), target=at_h2(tsc="<pages unit='KiB' size='2048'/>"))),
+    "huge pages that it lacks, and more memory than it has": ("MEMORY", "block", "no huge pages of 1048576 KiB", seen(
+        domain(before=HUGE, memory="<memory unit='GiB'>17</memory>"),
+        target=at_h2(tsc="<pages unit='KiB' size='2048'/>"))),
     "huge pages not told": ("MEMORY", "unknown", "which huge pages", seen(domain(before=HUGE))),
     "address bits that are there": ("ADDRESS_BITS", "ok", "42 physical address bits, h2 has 46", seen(
         domain(**cpu(f"{WESTMERE}{bits('emulate', 42)}")), target=at_h2(tsc=bits("passthrough", 46)))),

@@ -247,7 +247,7 @@ def test_a_running_guest_without_live_xml_is_unknown_to_everywhere() -> None:
     found = reachability(on("h1", in_state("running", domain_xml())), hosts(h1=WESTMERE, h2=WESTMERE))
     row = at(found.domains, "web1")
     assert (row["verdict"], row["held_by"]) == ("unknown", ("LIVE_CPU",))
-    assert row["remedy"] == "virsh dumpxml web1 on h1, and read it too"
+    assert row["remedy"] == "virsh dumpxml --domain web1 on h1, and read it too"
 
 
 def test_a_guest_that_cannot_be_read_is_unknown_and_stays() -> None:
@@ -363,10 +363,10 @@ def test_a_guests_name_is_text_in_a_page_and_quoted_in_a_command() -> None:
     guests = on("h1", in_state("running", domain_xml(name="&lt;b>x'; reboot")))
     found = reachability(guests, hosts(h1=WESTMERE, h2=WESTMERE))
     assert "<b>x" not in found._repr_html_()
-    assert shlex.split(found.domains["remedy"].iloc[0])[2] == "<b>x'; reboot"
+    assert shlex.split(found.domains["remedy"].iloc[0])[3] == "<b>x'; reboot"
     device = on("h1", read_domains({"x": live(name="x'; reboot", devices=DEVICE)}))
     assert (
-        shlex.split(reachability(device, hosts(h1=WESTMERE, h2=WESTMERE)).domains["remedy"].iloc[0])[2] == "x'; reboot"
+        shlex.split(reachability(device, hosts(h1=WESTMERE, h2=WESTMERE)).domains["remedy"].iloc[0])[3] == "x'; reboot"
     )
 
 

@@ -98,7 +98,7 @@ def test_what_goes_wrong_with_one_guest_stops_no_other_and_is_told(libvirt: Host
     done = ledger(a=off, b=off, c=off).apply(URIS)
     assert outcomes(done) == {"a": "refused", "b": "failed", "c": "applied"}
     assert at(done.frame, "a")["message"] == "h2 lacks avx"
-    assert at(done.frame, "b")["next"].endswith("virsh -c qemu+ssh://h1/system dumpxml --inactive web1")
+    assert at(done.frame, "b")["next"].endswith("virsh -c qemu+ssh://h1/system dumpxml --inactive --domain web1")
     assert at(done.frame, "b")["power_cycle"] is pd.NA
     assert "b (failed): h1 is silent. To do: see what is stored" in " ".join(done.explain())
 

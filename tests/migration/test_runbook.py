@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.migration.scene import SANDYBRIDGE, WESTMERE, domain, end, seen
+from vmcompat.migration.domain import typed
 from vmcompat.migration.observe import Observation
 from vmcompat.migration.order import Order
 from vmcompat.migration.policy import MUST_FINISH, Policy
 from vmcompat.migration.preflight import preflight
-from vmcompat.migration.runbook import commands, runbook, typed
+from vmcompat.migration.runbook import commands, runbook
 from vmcompat.migration.transfer import Transfer
 
 markdown = pytest.importorskip("mistune", reason="mistune, which comes with nbconvert, is not installed")

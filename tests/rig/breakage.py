@@ -176,14 +176,10 @@ class MemoryLimit:
 def daemon_pid(rig: Rig, host: str) -> int:
     """The PID of a host's libvirtd, as this process sees it."""
     home = os.readlink(f"/proc/{rig.pids[host]}/ns/pid")
-    for entry in os.scandir("/proc"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if (
-                entry.name.isdigit()
-                and Path(entry.path, "comm").read_text().strip() == "libvirtd"
-                and os.readlink(f"{entry.path}/ns/pid") == home
-            ):
-                return int(entry.name)
+            if (process / "comm").read_text().strip() == "libvirtd" and os.readlink(process / "ns/pid") == home:
+                return int(process.name)
         except OSError:
             continue
     raise RigError(f"{host} has no libvirtd")

@@ -134,11 +134,11 @@ def test_what_is_stored_otherwise_is_named_and_moves_along_as_it_is(movers: Gues
     assert "<memory unit='KiB'>65536</memory>" in movers.stored(name, "h2")
 
 
-@pytest.mark.proves("AUTOSTART", libvirt="performs")
 def marked(movers: Guests, name: str) -> str:
     return movers.rig.virsh("h2", "dominfo", name).stdout.partition("Autostart:")[2].split()[0]
 
 
+@pytest.mark.proves("AUTOSTART", libvirt="performs")
 def test_the_mark_of_autostart_stays_behind_with_virsh_and_comes_along_with_a_plan(movers: Guests) -> None:
     for way, word in (("virsh", "disable"), ("plan", "enable")):
         name = power_on(movers, f"marked-{way}", boot=False)

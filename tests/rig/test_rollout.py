@@ -80,7 +80,7 @@ def test_definitions_get_the_baseline_and_the_old_ones_back_but_for_the_one_that
     done = ledger.apply(guests.uris)
     assert rows(done.frame, "outcome") == {**dict.fromkeys(ours, "applied"), "novas": "left alone"}
     assert rows(done.frame, "power_cycle") == {"richer": True, "poorer": True, "resting": False, "novas": False}
-    assert "virsh shutdown richer; virsh start richer" in at(done.frame, "richer")["next"]
+    assert "virsh shutdown --domain richer; virsh start --domain richer" in at(done.frame, "richer")["next"]
     assert any(said.startswith("poorer, richer run on with the CPU that they have") for said in done.explain())
     after = guests.stored(*ours, "novas")
     assert after["novas"] == before["novas"]

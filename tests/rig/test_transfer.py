@@ -63,6 +63,7 @@ def is_whole(guests: Guests, name: str, plan: MigrationPlan) -> None:
         Transfer(compression="mt"),
         Transfer(bandwidth=40, auto_converge=False),
         Transfer(managed=True, parallel=2, bandwidth=40),
+        Transfer(hold=True),
     ],
     ids=str,
 )

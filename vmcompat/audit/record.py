@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from vmcompat.connect import shown
 from vmcompat.errors import DocumentError, FrameError
 from vmcompat.fleet.cpu_map import CpuMap
 from vmcompat.fleet.frames import Fleet, read_fleet
@@ -123,7 +124,8 @@ def read_record(since: Source | Fleet, *, like: Fleet) -> Record:
     fleet = read_fleet(
         since, view=like.view, cpu_map=like.cpu_map, virttype=like.virttype, strict=like.strict, errors="collect"
     )
-    return Record.of(fleet, told=f"the documents of {since}" if isinstance(since, (str, Path)) else "earlier documents")
+    told = f"the documents of {shown(str(since))}" if isinstance(since, (str, Path)) else "earlier documents"
+    return Record.of(fleet, told=told)
 
 
 def _from_report(path: Path, cpu_map: CpuMap) -> Record:

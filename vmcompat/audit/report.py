@@ -22,9 +22,11 @@ import pandas as pd
 from vmcompat.audit.audit import Audit
 from vmcompat.audit.case import Promise
 from vmcompat.baseline.pools import Pools
+from vmcompat.connect import shown
 from vmcompat.errors import VmcompatError
 from vmcompat.fleet.frames import Fleet
 from vmcompat.fleet.sources import Source
+from vmcompat.markup import inert
 from vmcompat.migration.domains import Domains
 
 NOTEBOOK: Final = "fleet_audit.ipynb"
@@ -138,7 +140,7 @@ def _put(made: Path, path: Path, *, pdf: bool) -> None:
     """Everything into its place; the HTML file last, since it is what people look for."""
     tables = path.with_suffix(".tables")
     if tables.is_dir():
-        shutil.rmtree(tables)
+        os.replace(tables, made / "old tables")  # a link to a folder goes as a link
     os.replace(made / "tables", tables)
     os.replace(made / "tables.xlsx", path.with_suffix(".xlsx"))
     if pdf:
@@ -219,10 +221,10 @@ def write_tables(audit: Audit, folder: str) -> None:
             {"title": audit.title, "created": datetime.combine(audit.case.at, datetime.min.time())}
         )
         for name, frame in audit.frames.items():
-            plain = frame.reset_index() if frame.index.names != [None] else frame
+            plain = frame.reset_index() if frame.index.names != [None] else frame.copy()
             for column in plain.columns[plain.dtypes == "object"]:
                 plain[column] = plain[column].map(_in_one_cell)
-            plain.to_csv(tables / f"{name}.csv", index=False)
+            inert(plain).to_csv(tables / f"{name}.csv", index=False)
             plain.to_excel(workbook, sheet_name=name, index=False, freeze_panes=(1, 1))
             workbook.sheets[name].autofilter(0, 0, len(plain), max(len(plain.columns) - 1, 0))
             workbook.sheets[name].autofit(300)
@@ -251,7 +253,7 @@ def _call(path: Path, audit: Audit, domains: Any, since: Any, waivers: Any) -> s
         if value is not None:
             words += [option, str(value) if isinstance(value, str | Path) else option[2:].upper()]
     words += ["--baseline", "BASELINE"] if audit.case.deployed is not None else []
-    return shlex.join(words)
+    return shlex.join(map(shown, words))
 
 
 # ---- the page

@@ -392,7 +392,9 @@ def write_facts(folder: Path, version: str, target: Path) -> Path:
     lines = [f' "{k}": {json.dumps(v)}' for k, v in facts.items() if k != "models"]
     models = ",\n".join(f'  "{name}": {json.dumps(m)}' for name, m in facts["models"].items())
     path = target / f"{version}.json"
-    path.write_text("{\n" + ",\n".join([*lines, ' "models": {\n' + models + "\n }"]) + "\n}\n", encoding="utf-8")
+    made = path.with_suffix(".new")
+    made.write_text("{\n" + ",\n".join([*lines, ' "models": {\n' + models + "\n }"]) + "\n}\n", encoding="utf-8")
+    made.replace(path)
     return path
 
 

@@ -19,6 +19,7 @@ from vmcompat.schema import HOSTS
 Source: TypeAlias = str | Path | Mapping[str, str | bytes] | Iterable["str | Path"]
 
 HOSTS_CSV: Final = "hosts.csv"
+CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # in a table only to deceive a terminal
 _OWN_COLUMNS: Final = set(HOSTS) - {"libvirt", "qemu", "uuid"}
 _URI: Final = re.compile(r"\s*[a-z][a-z0-9+.-]*://([^/?#]*@)?(?P<host>\[[^]]*\]|[^/?#:@]*)", re.IGNORECASE)
 _FILE_NAME: Final = re.compile(r"(?P<host>.+?)(\.(capabilities|domcapabilities|qemucaps|cpu)(\..+)?)?\.xml")
@@ -208,7 +209,16 @@ def _hosts_csv(path: Path) -> dict[str, dict[str, str]]:
         return DocumentError(problem, source=str(path), line=line)
 
     try:
-        table = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
+        if path.is_fifo():  # to open a pipe would wait for somebody to write
+            raise wrong("is no regular file")
+        with path.open("rb") as f:
+            data = f.read(MAX_DOCUMENT_BYTES + 1)
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise wrong(f"larger than {MAX_DOCUMENT_BYTES} bytes")
+        text = data.decode("utf-8-sig")
+        if found := CONTROL.search(text):
+            raise wrong("holds a control character, which a terminal obeys", text.count("\n", 0, found.start()) + 1)
+        table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         columns = list(table.fieldnames or ())
         if "host" not in columns:
             raise wrong("has no column 'host'; it is a table of comma-separated values with a line of column names", 1)

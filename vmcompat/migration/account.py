@@ -7,11 +7,11 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from vmcompat.migration.domain import Domain, read_domain
+from vmcompat.migration.domain import Domain, read_domain, typed
 from vmcompat.migration.job import LibvirtJob
 from vmcompat.migration.order import MigrationFailedError, MigrationResult, Order, Outcome, Phase
 from vmcompat.migration.progress import Progress, Stats
-from vmcompat.migration.runbook import typed, virsh
+from vmcompat.migration.runbook import virsh
 
 if TYPE_CHECKING:
     from vmcompat.connect import Host

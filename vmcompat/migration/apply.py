@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 _UNKNOWN_NAME: Final = r"Unknown CPU (model|feature)"  # libvirt has no error code of its own for it
 
+# What libvirt itself prints on demand only, and what its users write into QEMU's command line.
+_SECRETS: Final = (
+    (re.compile(r"(?i)\b(passwd|password)=('[^']*'|\"[^\"]*\")"), r"\1='...'"),
+    (re.compile(r"(<cookie\b[^>]*>)[^<]*"), r"\1..."),
+    (re.compile(r"(?i)(\bvalue=)('[^']*(?:secret|password|passwd)[^']*'|\"[^\"]*(?:secret|password|passwd)[^\"]*\")"),
+     r"\1'...'"),
+)  # fmt: skip
+
 CpuResult: TypeAlias = Literal["incompatible", "identical", "superset", "unknown"]
 
 
@@ -119,8 +127,10 @@ def redefine(host: Host, name: str, *, expected: str, new: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """XML, or a diff of it, with dots in place of passwords."""
-    return re.sub(r"(?i)\b(passwd|password)=('[^']*'|\"[^\"]*\")", r"\1='...'", text)
+    """XML, or a diff of it, with dots in place of passwords, of cookies, and of what QEMU is given as a secret."""
+    for secret, shown in _SECRETS:
+        text = secret.sub(shown, text)
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +146,7 @@ class AppliedBaseline:
     old_xml, new_xml : str
         The stored definition before and after, secrets included; not part of the repr.
     diff : str
-        Between the two, as ``patch`` takes it.
+        Between the two, as ``patch`` takes it, but without secrets.
     running : bool
         The guest was running: it keeps the CPU it has until it is powered off and on again.
     answers : tuple of CpuAnswer
@@ -225,7 +235,7 @@ def apply_baseline(
             model=base.model,
             old_xml=old,
             new_xml=stored,
-            diff=difference(old, stored, name=domain),
+            diff=without_secrets(difference(old, stored, name=domain)),
             running=running,
             answers=tuple(answers),
             _uri=source,

@@ -55,7 +55,7 @@ def filesystem(seen: Observation) -> Verdict | None:
         if one.driver == "virtiofs" and qemu and qemu < _MOVES_VIRTIOFS:
             found.append(Verdict(
                 "block", f"it has {what}, by virtiofs: the QEMU {here.qemu} of {here.name} refuses to move it",
-                f"unmount it, then virsh detach-device --domain {shlex.quote(seen.domain)} --file FILE",
+                f"unmount it, then virsh detach-device --domain {seen.typed} --file FILE",
             ))  # fmt: skip
         else:
             doubt = (
@@ -225,7 +225,7 @@ def _ends_in(one: Character, seen: Observation) -> Verdict:
         return _listens(one.device, one.path, seen)
     if one.type == "dev":
         return Verdict("risk", f"{what}, a device of {seen.source.name}: on {end.name} it is another one",
-            f"virsh detach-device --domain {shlex.quote(seen.domain)} --file FILE",
+            f"virsh detach-device --domain {seen.typed} --file FILE",
         )  # fmt: skip
     if _own(one.path):
         return Verdict("ok", f"{what}, where libvirt makes what it needs")

@@ -185,11 +185,11 @@ def _differences(live: Domain, after: Domain, seen: Observation) -> Iterator[str
 
 def autostart(seen: Observation) -> Verdict | None:
     """Which host starts the guest when it boots."""
-    name = shlex.quote(seen.domain)
+    name = seen.typed
     if seen.target.autostart:
         return Verdict("risk", f"{seen.target.name} has a stale definition of it marked autostart: booted before the "
             "move, that host starts the guest a second time",
-            f"there: virsh autostart --disable {name}",
+            f"there: virsh autostart --disable --domain {name}",
         )  # fmt: skip
     if seen.source.autostart:
         return Verdict("ok", f"it is marked autostart on {seen.source.name}; libvirt does not take that along, and the "
@@ -284,6 +284,6 @@ def cpu_parts(seen: Observation) -> Verdict | None:
     if cache is not None and cache.get("mode") == "passthrough":
         return Verdict("block", "the stored definition has <cache mode='passthrough'/>, which libvirt stores with no "
             "CPU but a passed-through one",
-            f"take it out: virsh edit {shlex.quote(seen.domain)}",
+            f"take it out: virsh edit --domain {seen.typed}",
         )  # fmt: skip
     return Verdict("ok", "nothing is left in <cpu> that a baseline does not go with")

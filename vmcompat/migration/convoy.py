@@ -21,6 +21,7 @@ import pandas as pd
 from vmcompat.baseline.answer import some
 from vmcompat.errors import ConnectError, MigrationError, VmcompatError
 from vmcompat.migration.board import Board
+from vmcompat.migration.domain import typed
 from vmcompat.migration.itinerary import ON, Itinerary, Move, Sightings, available, findings_frame, look
 from vmcompat.migration.migrate import MigrationPlan
 from vmcompat.migration.order import MigrationFailedError, MigrationResult
@@ -283,7 +284,7 @@ class _Run:
             row["where"] = "; ".join([*states, *silent] or [f"on none of {some(list(seen))}"])
             if self.told[move.domain]["outcome"] == "arrived before" and self.trip.host in at:
                 row["message"] = f"its old definition is still on {self.trip.host}, and could start it twice"
-                row["next"] = f"virsh undefine --domain {shlex.quote(move.name)} on {self.trip.host}"
+                row["next"] = f"virsh undefine --domain {shlex.quote(typed(move.name, move.uuid))} on {self.trip.host}"
             if (result := self.results.get(move.domain)) is not None:
                 row |= {"seconds": result.seconds, "downtime_ms": result.downtime_ms}
             yield row | self.told[move.domain]

@@ -147,7 +147,7 @@ def transient(seen: Observation) -> Verdict | None:
     if not names or seen.transfer.offline:
         return None
     return Verdict("block", f"transient disks: {some(names)}; libvirt refuses to move what is written to them",
-        f"take it out first: virsh detach-disk --domain {shlex.quote(seen.domain)} --target TARGET; or shut the guest "
+        f"take it out first: virsh detach-disk --domain {seen.typed} --target TARGET; or shut the guest "
         "down, and start it there",
     )  # fmt: skip
 

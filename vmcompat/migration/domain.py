@@ -37,6 +37,9 @@ _HARMLESS: Final = (
 )  # fmt: skip
 
 _REPLACED: Final = ("model", "vendor", "feature")
+_END_TAG: Final = re.compile(rb"</([^\s>]+)\s*>")
+# virsh takes a number for an id and 36 letters for a UUID before it looks for the name.
+_NOT_A_NAME: Final = re.compile(r"\s*[+-]?\d+|.{36}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,11 @@ class Domain:
     devices: Devices = field(default_factory=Devices)
     managers: tuple[tuple[str, str, str], ...] = ()
     namespaces: tuple[str, ...] = ()
+
+
+def typed(name: str, uuid: str) -> str:
+    """What to type for a domain: its name, or its UUID where virsh or a reader would take the name for another."""
+    return uuid if uuid and (_NOT_A_NAME.fullmatch(name) or not name.isprintable()) else name
 
 
 def read_domain(xml: str, *, source: str) -> Domain:
@@ -295,9 +303,9 @@ def with_cpu(xml: str, cpu: str) -> str:
 
 def difference(old: str, new: str, *, name: str) -> str:
     """A unified diff of two definitions, as ``patch`` takes it; empty where they are equal."""
-    lines = difflib.unified_diff(
-        old.splitlines(), new.splitlines(), f"{name}.before.xml", f"{name}.after.xml", lineterm=""
-    )
+    # at no other ends of lines than those that patch and a shell know
+    before, after = (text.removesuffix("\n").split("\n") for text in (old, new))
+    lines = difflib.unified_diff(before, after, f"{name}.before.xml", f"{name}.after.xml", lineterm="")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -327,6 +335,13 @@ def _spans(xml: str) -> list[tuple[int, _Span]]:
     parser = expat.ParserCreate("utf-8")
     open_at: list[tuple[int, dict[str, str]]] = []
     spans: list[tuple[int, _Span]] = []
+    counted = [0, 0]  # so many bytes are so many characters
+
+    def characters(place: int) -> int:
+        if place < counted[0]:  # the root's own beginning
+            return len(data[:place].decode())
+        counted[:] = place, counted[1] + len(data[counted[0] : place].decode())
+        return counted[1]
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         open_at.append((parser.CurrentByteIndex, attributes))
@@ -335,9 +350,9 @@ def _spans(xml: str) -> list[tuple[int, _Span]]:
         begin, attributes = open_at.pop()
         if len(open_at) <= 1:
             stop = parser.CurrentByteIndex  # behind an empty element, but in front of an end tag
-            if end_tag := re.compile(rb"</%b\s*>" % re.escape(tag.encode())).match(data, stop):
+            if (end_tag := _END_TAG.match(data, stop)) and end_tag[1] == tag.encode():
                 stop = end_tag.end()
-            first, last = len(data[:begin].decode()), len(data[:stop].decode())
+            first, last = characters(begin), characters(stop)
             spans.append((len(open_at), _Span(tag, first, last, xml[first:last], attributes)))
 
     parser.StartElementHandler = start

@@ -17,7 +17,7 @@ import pandas as pd
 
 from vmcompat.errors import DocumentError, FrameError
 from vmcompat.fleet.cpu import parse_xml
-from vmcompat.fleet.sources import is_uri, natural
+from vmcompat.fleet.sources import CONTROL, is_uri, natural
 from vmcompat.migration.domain import Domain, domain_of
 from vmcompat.migration.inventory import Ties, guests_of, ties
 from vmcompat.schema import DOMAIN_FINDINGS, DOMAINS, frame
@@ -285,7 +285,10 @@ def _table(path: Path) -> dict[str, dict[str, str]]:
         return DocumentError(problem, source=str(path), line=line)
 
     try:
-        table = csv.DictReader(io.StringIO(_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
+        text = _bytes(path).decode("utf-8-sig")
+        if found := CONTROL.search(text):
+            raise wrong("holds a control character, which a terminal obeys", text.count("\n", 0, found.start()) + 1)
+        table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         columns = list(table.fieldnames or ())
         if "domain" not in columns or len(set(columns)) < len(columns):
             raise wrong("has no column 'domain', or two of one name; its first line has the names of its columns", 1)

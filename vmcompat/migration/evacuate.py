@@ -23,6 +23,7 @@ from vmcompat.migration.placing import NOWHERE
 from vmcompat.migration.progress import Shown
 from vmcompat.migration.reach import reachability
 from vmcompat.migration.room import UNKNOWN, Named, Room, rules_of
+from vmcompat.migration.runbook import commented
 from vmcompat.schema import EVACUATION, EVACUATION_TARGETS, frame
 
 if TYPE_CHECKING:
@@ -128,14 +129,14 @@ class Evacuation:
             As of :meth:`run`; the hosts are asked, since it is theirs to say which definitions there are.
         """
         todo, findings, plans = self._trip(uris, peer_uris, migrate_uris, force, baseline, options).preflight()
-        lines = ["set -e"]
+        script = ["set -e\n"]
         for move in todo:
-            lines.append(f"# wave {move.wave}: {move.domain} -> {move.target}")
+            script.append(commented(f"wave {move.wave}: {move.domain} -> {move.target}"))
             if (plan := plans.get(move.domain)) is None:
-                lines += [f"# blocked: {f.id} ({f.severity}): {f.evidence}" for f in findings[move.domain]]
+                script += [commented(f"blocked: {f.id} ({f.severity}): {f.evidence}") for f in findings[move.domain]]
             else:
-                lines += [line for line in plan.commands().splitlines() if line != "set -e"]
-        return "".join(f"{line}\n" for line in lines)
+                script.append(plan.commands().removeprefix("set -e\n"))
+        return "".join(script)
 
     def run(
         self,

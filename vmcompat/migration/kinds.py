@@ -241,7 +241,7 @@ def _asked(group: Group, record: DomainRecord, source: End, target: End) -> Answ
     if guessed and "LIVE_CPU" in found:
         found = {"LIVE_CPU": Verdict(
             "unknown", f"it {'runs' if record.runs else 'may run'}, and of the CPU that it has then there is no XML",
-            f"virsh dumpxml {GUEST} on {HERE}, and read it too",
+            f"virsh dumpxml --domain {GUEST} on {HERE}, and read it too",
         )}  # fmt: skip
     missing: tuple[str, ...] = ()
     if "LIVE_CPU" in group.running and not guessed:

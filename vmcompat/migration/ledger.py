@@ -18,6 +18,7 @@ from vmcompat.fleet.cpu import X86, Cpu
 from vmcompat.fleet.cpu_map import CpuMap
 from vmcompat.fleet.expand import Reading, differing_features
 from vmcompat.fleet.frames import Fleet
+from vmcompat.migration.domain import typed
 from vmcompat.migration.domains import DomainRecord, Domains
 from vmcompat.migration.observe import reading
 from vmcompat.migration.reach import reachability
@@ -130,6 +131,7 @@ class Ledger:
             yield Candidate(
                 domain=str(domain),
                 name=record.known.name if record.known is not None else record.name,
+                uuid=record.known.uuid if record.known is not None else "",
                 host=record.host or "",
                 written=written,
                 on_it=on_it,
@@ -318,8 +320,8 @@ def _evidence(record: DomainRecord, now: _Distance, then: _Distance) -> str:
 
 
 def _remedy(record: DomainRecord, row: dict[str, Any]) -> str:
-    name = record.known.name if record.known is not None else record.name
-    quoted, action = shlex.quote(name), row["action"]
+    name, uuid = (record.known.name, record.known.uuid) if record.known is not None else (record.name, "")
+    quoted, action = shlex.quote(typed(name, uuid)), row["action"]
     if action == "unknown":
         fetch = "fetch its XML and read it too: virsh dumpxml, and virsh dumpxml --inactive"
         return (
@@ -331,7 +333,7 @@ def _remedy(record: DomainRecord, row: dict[str, Any]) -> str:
         write = f"vc.apply_baseline({name!r}, base, source=URI, targets=[...])"
         steps.append(write if own else f"set the CPU in {record.manager}, which writes the definition anew")
     if action in CYCLES:
-        steps.append(f"virsh shutdown {quoted}; virsh start {quoted} (a reboot inside is not enough)")
+        steps.append(f"virsh shutdown --domain {quoted}; virsh start --domain {quoted} (a reboot inside is not enough)")
     return "; then ".join(steps)
 
 

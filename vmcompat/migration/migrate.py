@@ -288,7 +288,8 @@ def plan_migration(
     Raises
     ------
     ConnectError
-        A host cannot be reached, the source has no such domain, or the libvirt-python here lacks an option.
+        A host cannot be reached, the source has no such domain, a URI is none, or the libvirt-python here lacks an
+        option.
     MigrationError
         ``force`` names no check, there is no such policy, or the domain has no stored definition and one is needed.
 
@@ -300,12 +301,16 @@ def plan_migration(
         plan.findings, plan.diff, plan.commands()
         result = plan.run()
     """
+    from vmcompat.connect import refuse_unless_uri
+
     force = tuple(dict.fromkeys([force] if isinstance(force, str) else force))
     if strange := [name for name in force if name not in CHECKS]:
         raise MigrationError(f"force={', '.join(strange)}: no such finding; there are {', '.join(CHECKS)}")
     policy = policy_of(policy)
     transfer = policy.settled(transfer)
     transfer.flags(persistent=True)
+    for what, uri in (("peer_uri", peer_uri), ("migrate_uri", migrate_uri)):
+        refuse_unless_uri(uri or "", what=what)
     if peer_uri is None and (named := _PEER.match(target)):
         peer_uri = f"{named[0]}/{target[named.end() :].lstrip('/').partition('?')[0] or 'system'}"
     seen = observe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from vmcompat.fleet.expand import Reading, read_cpu
 from vmcompat.fleet.records import Document, read_documents
 from vmcompat.fleet.sources import HostRecord
 from vmcompat.migration.apply import CpuAnswer, ask_cpu, stored_xml
-from vmcompat.migration.domain import Domain, cpu_text, read_domain, with_cpu
+from vmcompat.migration.domain import Domain, cpu_text, read_domain, typed, with_cpu
 from vmcompat.migration.inventory import Inventory, Ties, take_inventory, ties
 from vmcompat.migration.transfer import PLAIN, Transfer
 
@@ -138,6 +139,13 @@ class Observation:
     target: End
 
     @property
+    def typed(self) -> str:
+        """The domain, as one word for a shell."""
+        known = self.live or self.stored
+        # the XML may be that of another guest of its kind
+        return shlex.quote(typed(self.domain, known.uuid if known and known.name == self.domain else ""))
+
+    @property
     def moved(self) -> Domain | None:
         """The definition with which the guest arrives at the target."""
         return self.new if self.restart or self.transfer.offline else self.live
@@ -234,7 +242,7 @@ def observe(
             host_view=baseline is not None and baseline.view == "host",
             restart=restart,
             peer_uri=peer_uri and shown(peer_uri),
-            migrate_uri=migrate_uri,
+            migrate_uri=shown(migrate_uri),
             transfer=transfer,
             source=ends[0],
             target=ends[1],

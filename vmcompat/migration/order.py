@@ -51,7 +51,7 @@ class Order:
     baseline: Baseline | None = None
     restart: Restart = False
     peer_uri: str | None = field(repr=False, default=None)
-    migrate_uri: str = ""
+    migrate_uri: str = field(repr=False, default="")
     force: tuple[str, ...] = ()
     transfer: Transfer = PLAIN
     policy: Policy = BALANCED

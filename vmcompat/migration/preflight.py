@@ -58,13 +58,18 @@ def _state(seen: Observation) -> Verdict:
     if seen.job:
         return Verdict("block", "another job holds the domain",
             "wait for it; what it is: "
-            f"virsh -c {shlex.quote(seen.source.uri)} domjobinfo --domain {shlex.quote(seen.domain)}",
+            f"virsh -c {shlex.quote(seen.source.uri)} domjobinfo --domain {seen.typed}",
         )  # fmt: skip
     if seen.state == "paused":
         return Verdict("risk", "the guest is paused, and would arrive paused", "virsh resume, or find out why")
     if seen.state == "suspended":
-        return Verdict("risk", "the guest sleeps (suspended to memory), and a QEMU before 9.0 wakes it as it leaves",
-            f"wake it first: virsh dompmwakeup {shlex.quote(seen.domain)}",
+        return Verdict("risk", "the guest sleeps (suspended to memory), and a QEMU before 9.0 wakes it as it leaves; "
+            "libvirt 9.0 then waits for ever",
+            f"wake it first: virsh dompmwakeup --domain {seen.typed}",
+        )  # fmt: skip
+    if seen.state == "crashed":
+        return Verdict("risk", "the guest has crashed, and libvirt would move it and call it running there",
+            "take what its crash can tell (virsh dump), then power it off and on",
         )  # fmt: skip
     if seen.state not in ("running", "blocked"):  # blocked: it waits for a device
         return Verdict("block", f"the guest is {seen.state}", "bring it to a running state first")
@@ -169,20 +174,21 @@ def _memory(seen: Observation) -> Verdict | None:
     if moved is None or moved.memory is None:
         return None
     there, sizes = (end.capabilities.facts.get(k) for k in ("memory", "page_sizes"))
+    known = sizes if isinstance(sizes, tuple) else ()
+    # Before all that may be forced: nobody forces pages that do not exist.
+    if known and (absent := [size for size in moved.page_sizes if size is not None and size not in known]):
+        return Verdict("block", f"{end.name} has no huge pages of {', '.join(map(str, absent))} KiB",
+            "choose another host, or other pages at the next power cycle: <hugepages>",
+        )  # fmt: skip
     if not isinstance(there, int):
         return Verdict("unknown", f"{end.name} does not say how much memory it has", "virsh nodeinfo there")
     if moved.memory > there:
         return Verdict("risk", f"the guest may have {_gib(moved.memory)}, {end.name} has {_gib(there)} in all",
             "choose a larger host: QEMU is killed there when its memory runs out",
         )  # fmt: skip
+    if moved.page_sizes and not known:
+        return Verdict("unknown", f"{end.name} does not say which huge pages it has", "virsh freepages there")
     if moved.page_sizes:
-        wanted = [size for size in moved.page_sizes if size is not None]
-        if not isinstance(sizes, tuple) or not sizes:
-            return Verdict("unknown", f"{end.name} does not say which huge pages it has", "virsh freepages there")
-        if absent := [size for size in wanted if size not in sizes]:
-            return Verdict("block", f"{end.name} has no huge pages of {', '.join(map(str, absent))} KiB",
-                "choose another host, or other pages at the next power cycle: <hugepages>",
-            )  # fmt: skip
         return Verdict("warn", f"{end.name} knows such huge pages; how many are free, its capabilities do not say",
             "virsh freepages --all there",
         )  # fmt: skip
@@ -198,7 +204,7 @@ def _hostdev(seen: Observation) -> Verdict | None:
         return None
     return Verdict("risk", f"it has devices of its host: {', '.join(seen.moved.hostdevs)}. libvirt refuses most of "
         "them, and elsewhere the address is another device's",
-        f"virsh detach-device {shlex.quote(seen.domain)} first, and attach one there",
+        f"virsh detach-device --domain {seen.typed} first, and attach one there",
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ import pandas as pd
 from vmcompat.baseline.answer import some
 from vmcompat.errors import FrameError
 from vmcompat.fleet.frames import Fleet
+from vmcompat.migration.domain import typed
 from vmcompat.migration.domains import Domains
 from vmcompat.migration.fit import Verdict
 from vmcompat.migration.kinds import BIT, GROUPS, GUEST, HERE, THERE, Answer, Codes, Sides, looked_up, named
@@ -123,10 +124,11 @@ class Reachability:
 
     def obstacles(self, guest: int, host: int) -> list[tuple[str, Verdict]]:
         """What stands in the way of a guest to a host, by their positions; where nothing does, what cannot be told."""
-        there = {THERE: self.fleet.names[host]}
-        names, typed = (self._names_at(guest, quoted=quoted) | there for quoted in (False, True))
+        there = self.fleet.names[host]
+        told = self._names_at(guest) | {THERE: there}
+        to_type = self._names_at(guest, quoted=True) | {THERE: shlex.quote(there)}
         found = self._found(guest, host)
-        return [(i, Verdict(v.severity, named(v.evidence, names), named(v.remedy, typed))) for i, v in found]
+        return [(i, Verdict(v.severity, named(v.evidence, told), named(v.remedy, to_type))) for i, v in found]
 
     def _candidates(self, guest: int) -> Codes:
         return np.flatnonzero(np.arange(len(self.fleet)) != self.own[guest])
@@ -149,9 +151,10 @@ class Reachability:
     def _names_at(self, guest: int, *, quoted: bool = False) -> dict[str, str]:
         """What stands for the placeholders; quoted in what is meant to be typed into a shell."""
         record = self.guests.records[guest]
-        name = record.known.name if record.known is not None else record.name
-        name = shlex.quote(name) if quoted else name
-        return {HERE: record.host or "its host", shlex.quote(GUEST): name, GUEST: name}
+        name, host = record.known.name if record.known is not None else record.name, record.host or ""
+        if quoted:
+            name, host = shlex.quote(typed(name, record.known.uuid if record.known else "")), host and shlex.quote(host)
+        return {HERE: host or "its host", shlex.quote(GUEST): name, GUEST: name}
 
     def _summary(self, guest: int, alike: dict[bytes, dict[str, Any]]) -> dict[str, Any]:
         record = self.guests.records[guest]

@@ -23,8 +23,9 @@ from vmcompat.migration.aftermath import (
     Verdict,
     judge,
 )
+from vmcompat.migration.domain import typed
 from vmcompat.migration.observe import STATES
-from vmcompat.migration.runbook import typed, virsh
+from vmcompat.migration.runbook import virsh
 
 if TYPE_CHECKING:
     from vmcompat.connect import ConnectionCalls, DomainCalls, Host

@@ -14,6 +14,7 @@ import pandas as pd
 from vmcompat.baseline.answer import some
 from vmcompat.errors import ConnectError, FrameError, MigrationError
 from vmcompat.migration.apply import AppliedBaseline, apply_baseline
+from vmcompat.migration.domain import typed
 from vmcompat.schema import ROLLOUT, ROLLOUT_UNDONE, frame
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ class Candidate(NamedTuple):
 
     Attributes
     ----------
-    domain, name : str
-        As the ledger calls it, and as its own XML does.
+    domain, name, uuid : str
+        As the ledger calls it, and as its own XML does; without XML there is no UUID.
     host : str
     written, on_it : bool or None
         Whether the baseline is stored, and whether it runs with it; None where that is not known, or it is off.
@@ -37,6 +38,7 @@ class Candidate(NamedTuple):
 
     domain: str
     name: str
+    uuid: str
     host: str
     written: bool | None
     on_it: bool | None
@@ -189,13 +191,12 @@ def _written(
 ) -> dict[str, Any]:
     from vmcompat.connect import shown
 
-    error = call.exception()
+    error, quoted = call.exception(), shlex.quote(typed(one.name, one.uuid))
     if error is None:
         result = call.result()
         cycle = _to_cycle(one, runs=result.running)
-        quoted = shlex.quote(one.name)
-        todo = f"virsh shutdown {quoted}; virsh start {quoted} (a reboot inside is not enough)" if cycle else ""
-        row = {"power_cycle": cycle, "message": "", "next": todo}
+        todo = f"virsh shutdown --domain {quoted}; virsh start --domain {quoted} (a reboot inside is not enough)"
+        row = {"power_cycle": cycle, "message": "", "next": todo if cycle else ""}
         if not result.diff:
             return row | {"outcome": "already there"}
         applied[one.domain] = result
@@ -203,6 +204,6 @@ def _written(
     if isinstance(error, MigrationError):
         return {"outcome": "refused", "message": str(error), "next": "", "power_cycle": False}
     if isinstance(error, ConnectError):
-        look = f"virsh -c {shlex.quote(shown(uri))} dumpxml --inactive {shlex.quote(one.name)}"
+        look = f"virsh -c {shlex.quote(shown(uri))} dumpxml --inactive --domain {quoted}"
         return {"outcome": "failed", "message": str(error), "next": f"see what is stored: {look}", "power_cycle": None}
     raise error

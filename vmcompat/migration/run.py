@@ -60,6 +60,7 @@ class Run(Account):
 
     def __init__(self, order: Order, progress: Progress, abort: threading.Event) -> None:
         super().__init__(order, progress, abort)
+        self._held = order.transfer.hold and order.seen.state != "paused"  # it has not been let run yet
         self._taken = self._latest = ""  # definition that the transfer takes along, and what is stored there later
         self._edited = threading.Event()  # somebody has stored another one meanwhile
 
@@ -189,8 +190,27 @@ class Run(Account):
             self.progress.close(complete=True)
         self.outcome = "migrated"
         self.changed.append(f"{name} moved to {there.name}")
+        if order.transfer.hold:
+            self._let_run(control, there)
         if self.interrupted:
             raise self.stopped(self.too_late, next=self.look)
+
+    def _let_run(self, control: Host, there: Host) -> None:
+        """The guest that arrived paused, once it is certain that the source has it no more."""
+        from vmcompat.connect import open_host
+
+        name, where = self.order.domain, self._where_at_last(control, there)
+        if where != self._arrived:
+            raise self.failed(where.told(name, control.name, there.name), next=f"{self.recovery}; or {self.look}")
+        try:
+            with open_host(self.order.target, write=True) as anew:
+                anew.ask(f"to resume {name}", lambda c: c.lookupByName(name).resume())
+        except ConnectError as e:
+            raise self.failed(
+                f"{name} has arrived on {there.name}, where it is paused: {e}",
+                next=self.virsh("resume", at_target=True),
+            ) from e
+        self._held = False
 
     def _note_definition(self, control: Host) -> None:
         """Libvirt takes the stored definition along as it was at the start: a later change would go unnoticed."""
@@ -265,6 +285,9 @@ class Run(Account):
                 if error.code != constant("VIR_ERR_OPERATION_ABORTED"):  # the target may complain first
                     problem = f"{problem}. libvirt said: {error}"
             next = "plan again"
+        elif ended and self._held and where == Whereabouts(self._home, "paused"):
+            problem = f"{problem}. What waits on {there.name} has never run: it was held there"
+            next = f"{self.virsh('destroy', at_target=True)}; {self.virsh('undefine', at_target=True)}; then plan again"
         else:
             left = recover(name, self.order.source, self.order.target)
             self.outcome = _LEFT.get(left.found, "unknown")
@@ -305,7 +328,7 @@ class Run(Account):
 
     @property
     def _arrived(self) -> Whereabouts:
-        return Whereabouts(GONE, self._home)
+        return Whereabouts(GONE, "paused" if self._held else self._home)
 
     def _where(self, control: Host, there: Host) -> Whereabouts:
         return Whereabouts(

@@ -11,12 +11,11 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from vmcompat.migration.domain import Domain, difference
+from vmcompat.migration.domain import Domain, difference, typed
 from vmcompat.migration.order import Order
 from vmcompat.migration.preflight import Finding
 
-# virsh takes a number for an id and 36 letters for a UUID before it looks for the name.
-_NOT_A_NAME: Final = re.compile(r"\s*[+-]?\d+|.{36}", re.DOTALL)
+_NAME_BYTES: Final = 200  # of a domain, in the name of a file, which may have 255
 _MARKDOWN: Final = re.compile(r"([\\`*_\[\]<>&#|~!])")
 
 
@@ -30,7 +29,7 @@ def commands(order: Order) -> str:
     script = "\n".join(["set -e", *(line for part in _parts(order) for line in part.lines)])
     if order.stops:
         stops = [f"blocked: {f.id} ({f.severity}): {f.evidence}" for f in order.stops]
-        return _commented("\n".join([*stops, script]))
+        return commented("\n".join([*stops, script]))
     return f"{script}\n"
 
 
@@ -38,11 +37,6 @@ def diff(order: Order) -> str:
     """See :attr:`vmcompat.migration.migrate.MigrationPlan.diff`."""
     old, new = order.seen.stored, order.seen.new
     return difference(old.xml, new.xml, name=_name(order)) if old and new else ""
-
-
-def typed(name: str, uuid: str) -> str:
-    """What to type for a domain: its name, or its UUID where virsh or a reader would take the name for another."""
-    return uuid if uuid and (_NOT_A_NAME.fullmatch(name) or not name.isprintable()) else name
 
 
 def virsh(uri: str, command: str, *options: str) -> str:
@@ -53,7 +47,8 @@ def virsh(uri: str, command: str, *options: str) -> str:
 # ---- the script
 
 
-def _commented(text: str) -> str:
+def commented(text: str) -> str:
+    """Lines of which a shell does nothing."""
     return "".join(f"# {line}\n" for line in text.splitlines())
 
 
@@ -68,7 +63,7 @@ def _name(order: Order) -> str:
 
 def _file(order: Order, when: str) -> str:
     name, of = _name(order), _domain(order)
-    return f"./{of.uuid if of and '/' in name else name}.{when}.xml"
+    return f"./{of.uuid if of and ('/' in name or len(name.encode()) > _NAME_BYTES) else name}.{when}.xml"
 
 
 def _parts(order: Order) -> Iterator[_Part]:
@@ -78,6 +73,8 @@ def _parts(order: Order) -> Iterator[_Part]:
         yield _Part("Power the guest off and on", tuple(_power_cycling(order)))
     yield _Part("Move it", (_migrating(order),))
     there, of = order.seen.target.uri, ("--domain", _name(order))
+    if order.transfer.hold:
+        yield _Part("Let it run, now that the source has let go of it", (virsh(there, "resume", *of),))
     yield _Part("See where it is", (virsh(there, "domstate", *of),))
     if order.seen.stored and order.seen.source.autostart:
         yield _Part("Let the new host start it", (virsh(there, "autostart", *of),))
@@ -89,7 +86,7 @@ def _redefining(order: Order) -> Iterator[str]:
     yield f"umask 077; {dump} > {shlex.quote(before)}"
     if change := diff(order):
         yield f"patch -o {shlex.quote(after)} {shlex.quote(before)} <<'END'"
-        yield from change.splitlines()
+        yield from change.removesuffix("\n").split("\n")
         yield "END"
         for end in (order.seen.source, order.seen.target):
             yield virsh(end.uri, "hypervisor-cpu-compare", "--error", *_hypervisor(order), after)
@@ -125,6 +122,7 @@ def _transfer(order: Order) -> Iterator[str]:
         yield "--offline"
         return
     yield from ("--live", "--verbose")
+    yield from ("--suspend",) if transfer.hold else ()
     yield from ("--tls",) if transfer.tls else ()
     yield from ("--compressed", "--comp-methods", transfer.compression) if transfer.compression else ()
     yield from ("--parallel", "--parallel-connections", str(transfer.parallel)) if transfer.parallel else ()
@@ -225,7 +223,7 @@ def _steps(order: Order) -> list[str]:
         why = f"not to be typed: {', '.join(manager for manager, _, _ in of.managers)} manages this guest; {why}"
     for number, part in enumerate(_parts(order), 1):
         script = "\n".join(part.lines)
-        shown = _commented(f"{_visible(why)}\n{script}").rstrip("\n") if order.stops else script
+        shown = commented(f"{_visible(why)}\n{script}").rstrip("\n") if order.stops else script
         blocks += [f"### {number}. {part.title}", _fence(shown, kind="sh")]
     return blocks
 

@@ -41,6 +41,11 @@ class Transfer:
     post_copy : bool
         Consent to finish by post-copy: the guest runs on at the target before all of its memory is there, and is lost
         if a host or the link between them fails until then.
+    hold : bool
+        Let it arrive paused, and let it run once the source has let go of it. libvirt lets it run at the target before
+        the source knows: if the link fails in that moment, the source lets its own run again, and there are two, unless
+        a lock manager (virtlockd, sanlock) guards the disks. Held, it never runs twice; but it stands still a little
+        longer, and where this client dies it stays paused at the target until somebody resumes it.
     copy_disks : {"", "all", "incremental"}
         Copy the disks too, for hosts without shared storage; "incremental" copies what is not in their backing files,
         which the target has. The target needs images of the same names and sizes.
@@ -57,6 +62,7 @@ class Transfer:
     bandwidth: int | None = None
     auto_converge: bool | None = None
     post_copy: bool = False
+    hold: bool = False
     copy_disks: CopyDisks = ""
     unsafe: bool = False
 
@@ -80,6 +86,7 @@ class Transfer:
             live = {
                 "tls": self.tls, "compression": self.compression, "parallel": self.parallel,
                 "bandwidth": self.bandwidth, "auto_converge": self.auto_converge, "post_copy": self.post_copy,
+                "hold": self.hold,
             }  # fmt: skip
             if given := [name for name, value in live.items() if value]:
                 yield f"offline=True sends no memory, to which {', '.join(given)} would apply"
@@ -89,6 +96,8 @@ class Transfer:
             yield f"compression={self.compression!r} needs parallel="
         if self.compression and self.compression not in _WITH_PARALLEL and self.parallel:
             yield f"compression={self.compression!r} and parallel={self.parallel}: QEMU has either"
+        if self.hold and self.post_copy:
+            yield "hold=True and post_copy=True: in post-copy it has to run at the target"
         if self.compression == "mt" and self.post_copy:
             yield "compression='mt' and post_copy=True: QEMU has either"
 
@@ -107,6 +116,7 @@ class Transfer:
             "parallel": bool(self.parallel),
             "auto_converge": bool(self.auto_converge),
             "post_copy": self.post_copy,
+            "hold": self.hold,
             "copy_disks": self.copy_disks == "all",
             "copy_disks='incremental'": self.copy_disks == "incremental",
             "unsafe": self.unsafe,
@@ -154,6 +164,7 @@ _SINCE: Final = {
     "parallel": ("VIR_MIGRATE_PARALLEL", "5.2.0", "4.0.0"),
     "auto_converge": ("VIR_MIGRATE_AUTO_CONVERGE", "1.2.3", "1.6.0"),
     "post_copy": ("VIR_MIGRATE_POSTCOPY", "1.3.3", "2.6.0"),
+    "hold": ("VIR_MIGRATE_PAUSED", "0.7.3", ""),
     "copy_disks": ("VIR_MIGRATE_NON_SHARED_DISK", "0.8.2", ""),
     "copy_disks='incremental'": ("VIR_MIGRATE_NON_SHARED_INC", "0.8.2", ""),
     "unsafe": ("VIR_MIGRATE_UNSAFE", "0.9.11", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shlex
 from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,8 +23,9 @@ def peer(seen: Observation) -> Verdict:
         return Verdict(
             "block", f"cannot tell how the libvirt of {seen.source.name} reaches the one of {seen.target.name}: "
             f"{seen.target.uri} is an address for this client only",
-            f"give peer_uri=, as one types it on {seen.source.name}: qemu+ssh://{seen.target.name}/system; or let this "
-            "client hand it over: transfer=Transfer(managed=True)",
+            f"give peer_uri=, as one types it on {seen.source.name}: "
+            f"{shlex.quote(f'qemu+ssh://{seen.target.name}/system')}; or let this client hand it over: "
+            "transfer=Transfer(managed=True)",
         )  # fmt: skip
     caller = "this client calls both" if seen.transfer.managed else f"{seen.source.name} calls {seen.peer_uri}"
     if seen.transfer.offline:
@@ -86,7 +88,8 @@ def transport(seen: Observation) -> Verdict:
     """Who else can read what goes over the network, or even answer in place of a host."""
     told = []
     for uri in dict.fromkeys([seen.source.uri, seen.target.uri, *([seen.peer_uri] if seen.peer_uri else [])]):
-        if urlsplit(uri).scheme.partition("+")[2] == "tcp" and not _loopback(uri):
+        # without a host libvirt's client calls its own
+        if (at := urlsplit(uri)).scheme.partition("+")[2] == "tcp" and at.hostname and not _loopback(uri):
             told.append(f"{uri}: {_PEER_TRANSPORTS}")
     remedies = ["qemu+ssh:// or qemu+tls://"] if told else []
     readable = _scheme(seen) != "unix" and not _loopback(seen.migrate_uri)

@@ -306,16 +306,17 @@ _LIBVIRT: Final = (
         r"another migration job is already running(?: for domain '(?P<name>[^']{1,200})')?|"
         r"There's a migration process in progress|migration[\w ' -]{0,60} is already in progress",
         "a migration of the guest is under way, or one that broke off has left its job behind",
-        "virsh -c SOURCE domjobinfo {guest}; wait for it, or end it: virsh -c SOURCE domjobabort {guest}",
+        "virsh -c SOURCE domjobinfo --domain {guest}; wait for it, or end it: "
+        "virsh -c SOURCE domjobabort --domain {guest}",
     ),
     _wording(
         "NAME_TAKEN",
         rf"domain {_QUOTED} (?:already exists with uuid (?P<uuid>[0-9a-f-]{{36}})|is already defined with uuid)|"
         r"domain '(?P<active>[^']{1,200})' is already (?:active|being started)|domain already exists",
         "the host has a domain of that name or UUID already: one that is left over, or the guest itself",
-        "virsh -c TARGET domstate {guest}; if it runs there and on the source, stop and find out which is the right "
-        "one; "
-        "if it is shut off and left over: virsh -c TARGET undefine {guest}",
+        "virsh -c TARGET domstate --domain {guest}; if it runs there and on the source, stop and find out which is the "
+        "right one; "
+        "if it is shut off and left over: virsh -c TARGET undefine --domain {guest}",
     ),
     _wording(
         "NO_DOMAIN",

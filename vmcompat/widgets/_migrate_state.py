@@ -66,7 +66,7 @@ class MigrateState:
     restart: Restart = False
     baseline: Baseline | None = None
     peer_uri: str | None = field(repr=False, default=None)
-    migrate_uri: str = ""
+    migrate_uri: str = field(repr=False, default="")
     transfer: Transfer = PLAIN
     policy: Policy = BALANCED
     write: bool = True

@@ -11,7 +11,7 @@ from vmcompat.baseline.answer import some
 from vmcompat.baseline.meanings import in_words
 from vmcompat.baseline.pools import Pools
 from vmcompat.errors import VmcompatError
-from vmcompat.markup import Cell, count, details, download, note, number, page, refusal, table, text, unknown
+from vmcompat.markup import Cell, count, details, download, inert, note, number, page, refusal, table, text, unknown
 from vmcompat.widgets._plan import PoolsState
 
 _COLUMNS: Final = ("model", "level", "hosts", "features", "controls lost", "capabilities lost")
@@ -206,7 +206,10 @@ def _export(found: Pools) -> list[str]:
     frames = {"pools": found.frame, "placement": found.placement, "moves": found.moves}
     links = [
         download(
-            _flat(frame).to_csv(), name=f"{name}.csv", kind="text/csv", words=f"{name}.csv ({count(len(frame), 'row')})"
+            inert(_flat(frame)).to_csv(index=False),
+            name=f"{name}.csv",
+            kind="text/csv",
+            words=f"{name}.csv ({count(len(frame), 'row')})",
         )
         for name, frame in frames.items()
     ]
