@@ -12,6 +12,7 @@ from vmcompat.migration import MigrationFailedError, MigrationPlan, plan_migrati
 from vmcompat.migration.observe import Observation
 from vmcompat.migration.order import Order
 from vmcompat.migration.preflight import preflight
+from vmcompat.migration.transfer import Transfer
 from vmcompat.schema import MIGRATION_RESULT
 
 PASSTHROUGH = "<cpu mode='host-passthrough'/>"
@@ -144,3 +145,19 @@ def test_no_password_of_a_uri_is_in_what_a_plan_shows() -> None:
         seen(domain()), source=f"qemu+tls://root:{secret}@h1/system", peer_uri=f"qemu+tls://root:{secret}@h2/system"
     )
     assert secret not in repr(shown) + shown._repr_html_() + shown.commands() + repr(shown.order)
+
+
+def test_a_guest_that_is_held_is_resumed_by_the_steps_and_by_the_commands_after_the_source_has_let_go() -> None:
+    held = plan(seen(domain(), transfer=Transfer(hold=True)), transfer=Transfer(hold=True))
+    told = [step for step in held.steps if "arrives paused" in step]
+    assert told == ["it arrives paused; see that it is gone from h1, and resume it on h2"]
+    lines = [shlex.split(line) for line in held.commands().splitlines() if line.startswith("virsh")]
+    (moving,) = (n for n, words in enumerate(lines) if "migrate" in words)
+    assert "--suspend" in lines[moving]
+    assert lines[moving + 1] == ["virsh", "-c", "qemu+ssh://h2/system", "resume", "--domain", "web1"]
+
+
+def test_what_is_held_cannot_finish_by_post_copy() -> None:
+    both = Transfer(hold=True, post_copy=True)
+    found = plan(seen(domain(), transfer=both), transfer=both).findings.set_index("id")
+    assert found.loc["TRANSFER", "severity"] == "block"

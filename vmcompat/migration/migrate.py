@@ -88,6 +88,8 @@ class MigrationPlan:
             return tuple(steps)
         steps.append(f"migrate {name} live, {self.order.way}, from {here} to {there}{with_new}")
         steps += self.order.policy.steps(self.order.transfer, memory=self.order.memory)
+        if self.order.transfer.hold:
+            steps.append(f"it arrives paused; see that it is gone from {here}, and resume it on {there}")
         steps.append(f"see that it runs on {there} and is gone from {here}")
         if self.seen.stored and self.seen.source.autostart:
             steps.append(f"mark it autostart on {there}")
