@@ -55,7 +55,7 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
     "a guest that is off": ("STATE", "block", "shut off", seen(None, stored=domain(), state="shut off")),
     "a paused guest": ("STATE", "risk", "paused", seen(domain(), state="paused")),
     "a crashed guest": ("STATE", "risk", "call it running there", seen(domain(), state="crashed")),
-    "a guest that sleeps": ("STATE", "risk", "wakes it as it leaves", seen(domain(), state="suspended")),
+    "a guest that sleeps": ("STATE", "risk", "may wait for ever", seen(domain(), state="suspended")),
     "a guest that is shutting down": ("STATE", "block", "shutting down", seen(domain(), state="shutting down")),
     "a guest with a job": ("STATE", "block", "job", seen(domain(), job=True)),
     "two hosts": ("SAME_HOST", "ok", "different", seen(domain())),

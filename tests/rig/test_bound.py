@@ -5,7 +5,6 @@ the kernel answers its guests accordingly (one CPU, by a cpuset).
 """
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -70,15 +69,6 @@ def takes(movers: Guests, name: str, **says: tuple[str, str]) -> None:
 # ---- states
 
 
-def put_to_sleep(movers: Guests, name: str) -> None:
-    """Write to the register by which a guest suspends itself to memory, once its firmware has set that up."""
-    deadline = time.monotonic() + 20
-    while "pmsuspended" not in movers.rig.virsh("h1", "domstate", name).stdout:
-        assert time.monotonic() < deadline, "the guest did not fall asleep"
-        movers.rig.virsh("h1", "qemu-monitor-command", name, "--hmp", "o/w 0x604 0x2400")
-        time.sleep(0.3)
-
-
 @pytest.mark.proves("STATE", libvirt="performs")
 def test_a_crashed_guest_is_a_risk_and_libvirt_calls_it_running_there(movers: Guests) -> None:
     kept = [("<on_crash>destroy", "<on_crash>preserve"), (BALLOON, f"{BALLOON}<panic model='isa'/>")]
@@ -86,34 +76,6 @@ def test_a_crashed_guest_is_a_risk_and_libvirt_calls_it_running_there(movers: Gu
     movers.rig.virsh("h1", "qemu-monitor-command", name, "--hmp", "o/b 0x505 1")
     assert movers.where(name) == {"h1": "crashed"}
     takes(movers, name, STATE=("risk", "call it running there"))
-
-
-def test_a_sleeping_guest_is_a_risk_for_libvirt_wakes_it_and_does_not_come_to_an_end(movers: Guests) -> None:
-    name, rig = power_on(movers, "asleep", boot=False), movers.rig
-    put_to_sleep(movers, name)
-    plan = movers.plan(name)
-    assert severity(plan, "STATE") == "risk"
-    assert "wakes it as it leaves" in evidence(plan, "STATE")
-    moving = subprocess.Popen(
-        ["virsh", "-q", "-c", rig.uri("h1"), "migrate", "--live", "--p2p", name, rig.peer_uri("h2"),
-         rig.migrate_uri("h2")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 20
-        while "event wakeup" not in rig.virsh("h1", "domstate", name, "--reason").stdout:
-            assert time.monotonic() < deadline, "nothing woke the guest"
-            time.sleep(0.1)
-        time.sleep(2)  # an awake guest of this size has long arrived
-        assert moving.poll() is None
-        assert "Memory remaining: 0.000" in rig.virsh("h1", "domjobinfo", name).stdout
-        rig.virsh("h1", "domjobabort", name)
-        deadline = time.monotonic() + 20
-        while movers.where(name) != {"h1": "running"}:
-            assert time.monotonic() < deadline, movers.where(name)
-            time.sleep(0.1)
-    finally:
-        moving.kill()
-        moving.wait(20)
 
 
 # ---- between the hosts as they are

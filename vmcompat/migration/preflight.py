@@ -63,8 +63,8 @@ def _state(seen: Observation) -> Verdict:
     if seen.state == "paused":
         return Verdict("risk", "the guest is paused, and would arrive paused", "virsh resume, or find out why")
     if seen.state == "suspended":
-        return Verdict("risk", "the guest sleeps (suspended to memory), and a QEMU before 9.0 wakes it as it leaves; "
-            "libvirt 9.0 then waits for ever",
+        return Verdict("risk", "the guest sleeps (suspended to memory): libvirt 9.0 may wait for ever for the end of "
+            "such a move, and QEMU before 9.0 may wake it on the way",
             f"wake it first: virsh dompmwakeup --domain {seen.typed}",
         )  # fmt: skip
     if seen.state == "crashed":
