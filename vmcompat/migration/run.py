@@ -289,16 +289,20 @@ class Run(Account):
             problem = f"{problem}. What waits on {there.name} has never run: it was held there"
             next = f"{self.virsh('destroy', at_target=True)}; {self.virsh('undefine', at_target=True)}; then plan again"
         else:
-            left = recover(name, self.order.source, self.order.target)
-            self.outcome = _LEFT.get(left.found, "unknown")
-            problem = f"{problem}. {FOUND[left.found]}"
-            next = "; ".join([*left.steps, *filter(None, [left.remedy])]) or "plan again"
-            if not left.safe:
-                next = f"{next}. Then look again: {self.recovery}; or {self.look}"
+            problem, next = self._judged(problem)
         if not ended:
             problem = f"libvirt has not answered the abort yet: the job may still run{why}. {problem}"
             next = f"{self.virsh('domjobabort')}; then {next}"
         raise self.stopped(problem, next=next) from error
+
+    def _judged(self, problem: str) -> tuple[str, str]:
+        """What both hosts say of it now: the problem in these words too, and what to do next."""
+        left = recover(self.order.domain, self.order.source, self.order.target)
+        self.outcome = _LEFT.get(left.found, "unknown")
+        next = "; ".join([*left.steps, *filter(None, [left.remedy])]) or "plan again"
+        if not left.safe:
+            next = f"{next}. Then look again: {self.recovery}; or {self.look}"
+        return f"{problem}. {FOUND[left.found]}", next
 
     def _resumed(self, control: Host, there: Host) -> Whereabouts:
         """The guest that was paused to let it finish runs on at the source, where it has stayed."""
@@ -353,7 +357,8 @@ class Run(Account):
         self.phase = "verification"
         where = self._where_at_last(control, there)
         if where != self._arrived:
-            raise self.failed(where.told(name, control.name, there.name), next=f"{self.recovery}; or {self.look}")
+            problem, next = self._judged(where.told(name, control.name, there.name))
+            raise self.failed(problem, next=next)
         faults = [] if before is None else self._differences(before, self.live(there), there)
         if self.new:
             stored = read_domain(stored_xml(there, name), source=there.name)
