@@ -113,7 +113,8 @@ def fault(
 # ---- processes
 
 
-@fault("destination QEMU killed", loses=("post-copy",))
+# at the switch-over it may run there already, and is killed with it
+@fault("destination QEMU killed", loses=("switch-over", "post-copy"))
 def _destination_qemu_killed(victim: Victim) -> None:
     """The incoming QEMU crashes; in post-copy it is the guest itself."""
     _kill_qemu(victim, victim.target)
