@@ -66,6 +66,11 @@ def test_every_state_is_found_and_every_state_is_explained() -> None:
     assert found | {"name taken"} == set(FOUND)
 
 
+def test_a_guest_that_arrived_and_stands_still_is_told_to_be_resumed() -> None:
+    assert judge(here(), there("paused", "user")).remedy == "it is paused: virsh resume on h2"
+    assert judge(here(), there("running", "migrated")).remedy == ""
+
+
 def test_without_both_answers_nothing_is_known_and_nothing_is_done() -> None:
     silent = [(s, t) for s, t in PAIRS if s.trouble or t.trouble]
     assert len(silent) > 100

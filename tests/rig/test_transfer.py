@@ -101,6 +101,18 @@ def test_an_option_that_the_hosts_lack_is_refused_by_name_before_the_start(trave
     travellers.lives_on(traveller)
 
 
+def test_what_a_dead_client_left_held_is_found_and_told_to_be_resumed(travellers: Guests, traveller: str) -> None:
+    plan = away(travellers, traveller)
+    rig, here, there = travellers.rig, plan.seen.source.name, plan.seen.target.name
+    # as a run with hold=True leaves it whose client dies before the last step
+    options = ("--live", "--p2p", "--persistent", "--undefinesource", "--suspend")
+    rig.virsh(here, "migrate", *options, traveller, rig.peer_uri(there), rig.migrate_uri(there))
+    left = vc.recover(traveller, rig.uri(here), rig.uri(there))
+    assert (left.found, left.safe, left.remedy) == ("arrived", True, f"it is paused: virsh resume on {there}")
+    rig.virsh(there, "resume", traveller)
+    is_whole(travellers, traveller, plan)
+
+
 def test_without_certificates_an_encrypted_move_fails_before_anything_moves(travellers: Guests, traveller: str) -> None:
     here = travellers.where(traveller)
     with pytest.raises(MigrationFailedError, match="credentials") as failed:

@@ -234,7 +234,8 @@ def _at_source(source: Side, target: Side) -> Verdict:
 
 def _at_target(source: Side, target: Side) -> Verdict:
     if source.holds == "nothing":
-        return Verdict("arrived", True)
+        paused = target.state == "paused"  # by a person, or for a run with hold=True whose client died
+        return Verdict("arrived", True, remedy=f"it is paused: virsh resume on {target.name}" if paused else "")
     acts = _clearing("source", source, elsewhere=target.persistent)
     remedies = []
     if not target.persistent:

@@ -201,7 +201,8 @@ class Run(Account):
 
         name, where = self.order.domain, self._where_at_last(control, there)
         if where != self._arrived:
-            raise self.failed(where.told(name, control.name, there.name), next=f"{self.recovery}; or {self.look}")
+            problem, next = self._judged(where.told(name, control.name, there.name))
+            raise self.failed(problem, next=next)
         try:
             with open_host(self.order.target, write=True) as anew:
                 anew.ask(f"to resume {name}", lambda c: c.lookupByName(name).resume())
