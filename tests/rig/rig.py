@@ -235,6 +235,14 @@ class Rig:
 
         return self._wait(look, f"guest {name} gave no tick {number}", timeout)
 
+    def clear(self) -> None:
+        """Take every guest away, from every host."""
+        for host in self.cpus:
+            for name in self.virsh(host, "list", "--all", "--name").stdout.splitlines():
+                if name:
+                    self.virsh(host, "destroy", "--domain", name, check=False)
+                    self.virsh(host, "undefine", "--snapshots-metadata", "--domain", name, check=False)
+
     # ---- how it is done
 
     def _folder(self, host: str) -> Path:

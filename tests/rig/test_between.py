@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.rig import Rig
-from tests.rig.test_migrate import MAXIMUM, Guests, evidence, severity
+from tests.rig.guests import Guests, evidence, severity
+from tests.rig.test_migrate import MAXIMUM
 from vmcompat.baseline.common import Baseline
 from vmcompat.errors import MigrationError
 
@@ -24,10 +25,7 @@ NOVA = "<metadata><n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1
 @pytest.fixture
 def movers(rig: Rig) -> Iterator[Guests]:
     yield Guests(rig)
-    for host in rig.cpus:
-        for name in rig.virsh(host, "list", "--all", "--name").stdout.split():
-            rig.virsh(host, "destroy", name, check=False)
-            rig.virsh(host, "undefine", name, check=False)
+    rig.clear()
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import Rig
+from tests.rig import Rig, breakage
 from tests.rig.files import PROBES
+from tests.rig.guests import Guests, evidence, severity
 from tests.rig.test_between import migrate, performs, power_on
-from tests.rig.test_migrate import Guests, evidence, severity
 from vmcompat.migration.migrate import plan_migration
 
 pytestmark = pytest.mark.rig
@@ -41,10 +41,7 @@ def why_no_poorer_target() -> str:
 @pytest.fixture
 def movers(rig: Rig) -> Iterator[Guests]:
     yield Guests(rig)
-    for host in rig.cpus:
-        for name in rig.virsh(host, "list", "--all", "--name").stdout.split():
-            rig.virsh(host, "destroy", name, check=False)
-            rig.virsh(host, "undefine", name, check=False)
+    rig.clear()
 
 
 def refuses(movers: Guests, name: str, check: str, seen: str, libvirt: str) -> None:
@@ -131,20 +128,6 @@ def write_nodes(rig: Rig, host: str, nodes: Mapping[int, tuple[int, int]]) -> st
     return f"/run/rig/shared/{top.name}"
 
 
-def daemon_of(rig: Rig, host: str) -> str:
-    """The PID of a host's libvirtd as this process sees it."""
-    inside = (rig.dir / host / "run/libvirt/libvirtd.pid").read_text().strip()
-    home = os.readlink(f"/proc/{rig.pids[host]}/ns/pid")
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            numbers = next(line for line in status.read_text().splitlines() if line.startswith("NSpid:")).split()
-            if numbers[-1] == inside and os.readlink(status.with_name("ns") / "pid") == home:
-                return status.parent.name
-        except (OSError, StopIteration):  # it has ended meanwhile
-            continue
-    raise AssertionError(f"{host} has no libvirtd")
-
-
 @pytest.fixture(scope="module")
 def poorer(rig: Rig) -> Iterator[None]:
     """h1 says that it has two nodes of a CPU each and has huge pages; h2 has one node, CPU 0, 64 MiB, no huge pages
@@ -179,7 +162,7 @@ def poorer(rig: Rig) -> Iterator[None]:
             path.write_text("".join(line for line in text.splitlines(True) if f'name="{OLD_MACHINE}"' not in line))
         for host in covers:
             rig.start_libvirtd(host)
-        (group / "cgroup.procs").write_text(daemon_of(rig, "h2"))
+        (group / "cgroup.procs").write_text(str(breakage.daemon_pid(rig, "h2")))
         yield
     finally:
         for host in covers:

@@ -84,11 +84,8 @@ class Hosts:
 @pytest.fixture
 def hosts(rig: Rig) -> Iterator[Hosts]:
     yield Hosts(rig)
+    rig.clear()
     for host in rig.cpus:
-        for name in rig.virsh(host, "list", "--all", "--name").stdout.splitlines():
-            if name:
-                rig.virsh(host, "destroy", "--domain", name, check=False)
-                rig.virsh(host, "undefine", "--snapshots-metadata", "--domain", name, check=False)
         for kind in ("net", "pool"):
             for name in rig.virsh(host, f"{kind}-list", "--all", "--name").stdout.split():
                 rig.virsh(host, f"{kind}-destroy", name, check=False)

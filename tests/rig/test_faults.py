@@ -20,10 +20,7 @@ def stage(rig: Rig) -> Iterator[Stage]:
     client.prepare()
     stage = Stage(rig)
     yield stage
-    for host in rig.cpus:
-        for name in rig.virsh(host, "list", "--all", "--name").stdout.split():
-            rig.virsh(host, "destroy", name, check=False)
-            rig.virsh(host, "undefine", name, check=False)
+    rig.clear()
     stage.watch.close()
 
 

@@ -31,10 +31,7 @@ def start(rig: Rig) -> Iterator[Callable[..., str]]:
         return name
 
     yield do
-    for host in rig.cpus:
-        for name in rig.virsh(host, "list", "--all", "--name").stdout.split():
-            rig.virsh(host, "destroy", name, check=False)
-            rig.virsh(host, "undefine", name, check=False)
+    rig.clear()
 
 
 def widget(rig: Rig, **options: Any) -> Migrator:

@@ -94,10 +94,7 @@ def guests(rig: Rig) -> Iterator[Guests]:
     for client in made.clients:
         client.kill()
         client.wait()
-    for host in rig.cpus:
-        for name in rig.virsh(host, "list", "--all", "--name").stdout.split():
-            rig.virsh(host, "destroy", name, check=False)
-            rig.virsh(host, "undefine", name, check=False)
+    rig.clear()
 
 
 def test_a_client_killed_peer_to_peer_loses_nothing_and_its_move_goes_on(guests: Guests) -> None:

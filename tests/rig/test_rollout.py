@@ -51,9 +51,7 @@ class Definitions:
 @pytest.fixture
 def guests(rig: Rig, tmp_path: Path) -> Iterator[Definitions]:
     yield Definitions(rig, tmp_path)
-    for name in rig.virsh("h1", "list", "--all", "--name").stdout.split():
-        rig.virsh("h1", "destroy", name, check=False)
-        rig.virsh("h1", "undefine", name)
+    rig.clear()
 
 
 def rows(frame: Any, column: str) -> dict[str, Any]:

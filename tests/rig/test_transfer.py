@@ -9,7 +9,7 @@ import pytest
 
 import vmcompat as vc
 from tests.rig import Rig
-from tests.rig.test_migrate import Guests, severity, when_under_way
+from tests.rig.guests import Guests, severity, when_under_way
 from vmcompat.errors import MigrationError
 from vmcompat.migration.migrate import MigrationPlan
 from vmcompat.migration.order import MigrationFailedError
@@ -26,10 +26,7 @@ HURRIED = Policy(name="hurried", downtimes=(300,), stall=60.0, per_gib=0.0, leas
 def travellers(rig: Rig) -> Iterator[Guests]:
     """One guest that goes to and fro."""
     yield Guests(rig)
-    for host in rig.cpus:
-        for name in rig.virsh(host, "list", "--all", "--name").stdout.split():
-            rig.virsh(host, "destroy", name, check=False)
-            rig.virsh(host, "undefine", name, check=False)
+    rig.clear()
 
 
 @pytest.fixture(scope="module")
