@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.migration.test_attached import CASES as ATTACHED
+from tests.migration import test_attached, test_between, test_preflight
 from tests.migration.test_attached import PROVED_ON
-from tests.migration.test_between import CASES as BETWEEN
-from tests.migration.test_preflight import CASES as PREFLIGHT
 from vmcompat.migration import checks
 
 HERE = Path(__file__).resolve().parent
+# name: check, severity, what the evidence says, what was seen
+CASES = {**test_preflight.CASES, **test_between.CASES, **test_attached.CASES}
 FIRES = ("warn", "risk", "block", "unknown")
 # How the tests of devices say what the marks of the others say.
 _LIBVIRT = {"libvirt agreed": "refuses", "libvirt does not look": "performs", "not asked": "not tried"}
@@ -24,7 +24,7 @@ _LIBVIRT = {"libvirt agreed": "refuses", "libvirt does not look": "performs", "n
 def severities() -> dict[str, set[str]]:
     """What each check says in the cases of the tests."""
     said: dict[str, set[str]] = {}
-    for check, severity, *_ in (*PREFLIGHT.values(), *BETWEEN.values(), *ATTACHED.values()):
+    for check, severity, *_ in CASES.values():
         said.setdefault(check, set()).add(severity)
     return said
 
@@ -53,7 +53,7 @@ def _marked(source: str) -> Iterator[tuple[str, str]]:
 def matrix() -> pd.DataFrame:
     """One row a check: what it may say, in how many cases of the tests it fires, what libvirt does, proved on what."""
     table = checks()
-    cases = [(c, s) for c, s, *_ in (*PREFLIGHT.values(), *BETWEEN.values(), *ATTACHED.values())]
+    cases = [(c, s) for c, s, *_ in CASES.values()]
     table.insert(2, "fired", [sum(c == check and s in FIRES for c, s in cases) for check in table.index])
     return table
 

@@ -173,15 +173,6 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_check_says_what_it_saw(case: str) -> None:
-    check, severity, evidence, observation = CASES[case]
-    finding = found(observation, check)
-    assert finding is not None
-    assert (finding.severity, evidence in finding.evidence) == (severity, True), finding
-    assert finding.remedy or severity in ("ok", "warn"), "what stops a run has a remedy"
-
-
 NOT_ASKED: dict[str, tuple[str, Observation]] = {
     "versions for a definition that moves": ("VERSION", seen(
         None, stored=domain(), state="shut off", transfer=Transfer(offline=True))),

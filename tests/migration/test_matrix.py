@@ -1,8 +1,10 @@
-"""What the table of checks claims is what the tests show."""
+"""Every check says in every case what it saw, and what the table of checks claims is what the tests show."""
 
 import numpy as np
+import pytest
 
-from tests.matrix import FIRES, HERE, marks, matrix, severities
+from tests.matrix import CASES, FIRES, HERE, marks, matrix, severities
+from tests.migration.scene import found
 from tests.migration.test_attached import PROVED_ON
 from vmcompat.migration import checks
 from vmcompat.migration.kinds import BIT, GROUPS
@@ -11,6 +13,15 @@ from vmcompat.migration.proofs import PROOFS
 from vmcompat.migration.reach import bits_of, names_of
 
 RIG, RECORDED = "rig (TCG)", "recorded documents"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_check_says_what_it_saw(case: str) -> None:
+    check, severity, evidence, observation = CASES[case]
+    finding = found(observation, check)
+    assert finding is not None
+    assert (finding.severity, evidence in finding.evidence) == (severity, True), finding
+    assert finding.remedy or severity in ("ok", "warn"), "what stops a run has a remedy"
 
 
 def test_every_check_has_its_row_in_the_order_of_the_findings() -> None:
