@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from vmcompat import connect
-from vmcompat.connect import ConnectionCalls, Host, constant, describe, open_host, read_host, shown
+from vmcompat.calls import ConnectionCalls
+from vmcompat.connect import Host, constant, describe, open_host, read_host, shown
 from vmcompat.errors import ConnectError
 
 NOWHERE = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"

@@ -15,7 +15,8 @@ from vmcompat.fleet.sources import natural
 from vmcompat.migration.devices import Disk, Storage
 
 if TYPE_CHECKING:
-    from vmcompat.connect import ConnectionCalls, DomainCalls, Host
+    from vmcompat.calls import ConnectionCalls, DomainCalls
+    from vmcompat.connect import Host
     from vmcompat.migration.domain import Domain
 
 T = TypeVar("T")

@@ -12,7 +12,8 @@ from vmcompat.migration.policy import Driver, Step
 from vmcompat.migration.progress import Progress, Stats
 
 if TYPE_CHECKING:
-    from vmcompat.connect import ConnectionCalls, Host, Pending
+    from vmcompat.calls import ConnectionCalls
+    from vmcompat.connect import Host, Pending
 
 POLL_SECONDS: Final = 0.5
 ABORT_SECONDS: Final = 60.0

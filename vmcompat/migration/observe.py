@@ -25,7 +25,8 @@ from vmcompat.migration.transfer import PLAIN, Transfer
 
 if TYPE_CHECKING:
     from vmcompat.baseline.common import Baseline
-    from vmcompat.connect import ConnectionCalls, Host
+    from vmcompat.calls import ConnectionCalls
+    from vmcompat.connect import Host
 
 STATES: Final = ("no state", "running", "blocked", "paused", "shutting down", "shut off", "crashed", "suspended")
 _JOBS_SECONDS: Final = 10.0

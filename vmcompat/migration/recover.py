@@ -28,7 +28,8 @@ from vmcompat.migration.observe import STATES
 from vmcompat.migration.runbook import virsh
 
 if TYPE_CHECKING:
-    from vmcompat.connect import ConnectionCalls, DomainCalls, Host
+    from vmcompat.calls import ConnectionCalls, DomainCalls
+    from vmcompat.connect import Host
 
 T = TypeVar("T")
 
