@@ -33,7 +33,7 @@ PLAN = [
     ),
     *room(
         "migration",
-        "transfer policy devices domain inventory domains apply observe demand fit attached disks travel "
+        "transfer policy devices domain inventory pieces domains apply observe demand fit attached disks travel "
         "skews between preflight proofs kinds reach canary wordings explain progress job order whereabouts "
         "journal runbook aftermath recover account cycle run handle forecast migrate survey placing room "
         "rollout ledger assignment board itinerary convoy evacuate losses",

@@ -12,7 +12,8 @@ import vmcompat as vc
 from tests.migration.scene import UUID, at, domain_xml
 from vmcompat.errors import DocumentError, FrameError
 from vmcompat.migration.domain import read_domain
-from vmcompat.migration.domains import MAX_BYTES, Domains, read_domains
+from vmcompat.migration.domains import Domains, read_domains
+from vmcompat.migration.pieces import MAX_BYTES
 from vmcompat.schema import DEMAND, DOMAIN_FINDINGS, DOMAINS
 
 OTHER_UUID = "00000000-0000-4000-8000-00000000beef"

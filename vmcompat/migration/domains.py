@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import html
-import io
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import pandas as pd
 
 from vmcompat.errors import DocumentError, FrameError
-from vmcompat.fleet.cpu import parse_xml
-from vmcompat.fleet.sources import CONTROL, is_uri, natural
-from vmcompat.migration.domain import Domain, domain_of
-from vmcompat.migration.inventory import Ties, guests_of, ties
+from vmcompat.migration.domain import Domain
+from vmcompat.migration.inventory import Ties
+from vmcompat.migration.pieces import DOMAINS_CSV, DomainSource, Piece, pieces_of
 from vmcompat.schema import DOMAIN_FINDINGS, DOMAINS, frame
 
-DomainSource: TypeAlias = str | Path | Mapping[str, str | bytes] | Iterable["str | Path"]
-
-DOMAINS_CSV: Final = "domains.csv"
-MAX_BYTES: Final = 8 * 1024 * 1024  # of a domain's XML, and of the table
-_COLUMNS: Final = ("host", "state", "manager")
-_HOST_DOCUMENTS: Final = ("capabilities", "domainCapabilities", "qemuCaps", "cpu")
 _OFF: Final = ("shut off", "crashed")
 
 
@@ -196,7 +184,7 @@ def read_domains(source: DomainSource) -> Domains:
     <Domains: 63 of 63 guests readable; 59 running, 3 shut off, 1 paused>
     """
     guests: dict[str, list[_Guest]] = {}
-    for piece in _pieces(source):
+    for piece in pieces_of(source):
         same = guests.setdefault(piece.name, [])
         if not any(guest.takes(piece) for guest in same):
             same.append(_Guest(piece))
@@ -208,158 +196,13 @@ def read_domains(source: DomainSource) -> Domains:
     return Domains(records=tuple(_with_shared_uuids(records)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """One document, or the error in its place, or a row of the table alone; ``row`` is None without a table."""
-
-    name: str
-    content: Domain | DocumentError | None
-    live: bool = False
-    source: str = ""
-    sha256: str = ""
-    row: Mapping[str, str] | None = None
-    ties: Ties = field(default_factory=Ties)
-
-
-def _pieces(source: DomainSource) -> Iterator[_Piece]:
-    if isinstance(source, Mapping):
-        for name, text in source.items():
-            if not isinstance(text, (str, bytes)):
-                raise FrameError(f"{name}: a {type(text).__name__} is no XML text; give files as a list of paths")
-            # half a surrogate pair becomes a byte that the parser refuses
-            data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
-            yield from _from_bytes(data, stem=str(name), source=str(name))
-    elif is_uri(source):
-        yield from _live(str(source))
-    elif isinstance(source, (str, Path)):
-        if os.path.isdir(source):
-            yield from _folder(Path(source))
-        elif os.path.isfile(source):  # unlike Path.is_file no error where the text is longer than a path may be
-            yield from _file(Path(source))
-        else:
-            raise FrameError(
-                f"{str(source)[:200]!r}: no file or folder, and no libvirt URI (such as qemu+ssh://host/system); give "
-                f"XML text by name: {{'web1': text}}"
-            )
-    elif isinstance(source, Iterable):
-        for one in source:
-            yield from _pieces(one)
-    else:
-        raise FrameError(f"cannot read guests from a {type(source).__name__}: give a path, a URI, a mapping or a list")
-
-
-def _live(uri: str) -> Iterator[_Piece]:
-    """What a host says of its guests: a piece for each document, all with the guest's row and what ties it down."""
-    from vmcompat.connect import open_host
-
-    with open_host(uri) as host:
-        for guest in guests_of(host):
-            row = {"host": host.name, "state": guest.state}
-            found = [
-                piece
-                for xml in (guest.live, guest.stored)
-                if xml is not None
-                for piece in _from_bytes(xml.encode(), stem=guest.name, source=f"{host.uri} {guest.name}")
-            ]
-            live = next((p.content for p in found if p.live and isinstance(p.content, Domain)), None)
-            kept = ties(host, guest.handle, live)
-            for piece in found:
-                yield replace(piece, row=row, ties=kept)
-
-
-def _folder(folder: Path) -> Iterator[_Piece]:
-    table = folder / DOMAINS_CSV
-    rows = _table(table) if table.exists() else None
-    paths = sorted((p for p in folder.glob("*.xml") if not p.is_dir()), key=lambda p: natural(p.name))
-    if not paths and rows is None:
-        raise FrameError(f"{folder}: no *.xml in this folder (subfolders are not read)")
-    for name, row in (rows or {}).items():
-        yield _Piece(name, None, row=row)
-    for path in paths:
-        for piece in _file(path):
-            yield piece if rows is None else replace(piece, row=rows.get(piece.name, {}))
-
-
-def _table(path: Path) -> dict[str, dict[str, str]]:
-    def wrong(problem: str, line: int | None = None) -> DocumentError:
-        return DocumentError(problem, source=str(path), line=line)
-
-    try:
-        text = _bytes(path).decode("utf-8-sig")
-        if found := CONTROL.search(text):
-            raise wrong("holds a control character, which a terminal obeys", text.count("\n", 0, found.start()) + 1)
-        table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        columns = list(table.fieldnames or ())
-        if "domain" not in columns or len(set(columns)) < len(columns):
-            raise wrong("has no column 'domain', or two of one name; its first line has the names of its columns", 1)
-        rows: dict[str, dict[str, str]] = {}
-        for row in table:
-            if None in row or None in row.values():
-                raise wrong("has more or fewer fields than the header", table.line_num)
-            name = row["domain"]
-            if not name or name in rows:
-                raise wrong(f"domain {name!r} is empty or there twice; give each host a folder", table.line_num)
-            rows[name] = {c: row[c].strip() for c in _COLUMNS if c in columns}
-        return rows
-    except OSError as e:
-        raise wrong(f"cannot be read ({e.strerror})") from e
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise wrong(f"is no UTF-8 table of comma-separated values ({e})") from e
-
-
-def _bytes(path: Path) -> bytes:
-    if path.is_fifo():  # to open one would wait for somebody to write
-        raise DocumentError("is no regular file", source=str(path))
-    with path.open("rb") as f:
-        data = f.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise DocumentError(f"larger than {MAX_BYTES} bytes", source=str(path))
-    return data
-
-
-def _file(path: Path) -> Iterator[_Piece]:
-    stem = path.name.removesuffix(".xml").removesuffix(".inactive")
-    try:
-        data = _bytes(path)
-    except OSError as e:
-        yield _Piece(stem, DocumentError(f"cannot be read ({e.strerror})", source=str(path)), source=str(path))
-    except DocumentError as e:
-        yield _Piece(stem, e, source=str(path))
-    else:
-        yield from _from_bytes(data, stem=stem, source=str(path))
-
-
-def _from_bytes(data: bytes, *, stem: str, source: str) -> Iterator[_Piece]:
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        if len(data) > MAX_BYTES:
-            raise DocumentError(f"larger than {MAX_BYTES} bytes", source=source)
-        if not data.strip():
-            raise DocumentError("the file is empty", source=source)
-        root = parse_xml(data, source=source)
-        if root.tag in _HOST_DOCUMENTS:  # of a host: no guest is lost with it
-            return
-        domain = domain_of(root, xml=_text(data, source), source=source)
-    except DocumentError as e:
-        yield _Piece(stem, e, source=source, sha256=sha256)
-        return
-    yield _Piece(domain.name or stem, domain, live=root.get("id") is not None, source=source, sha256=sha256)
-
-
-def _text(data: bytes, source: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise DocumentError(f"is not UTF-8, in which libvirt writes ({e.reason})", source=source) from e
-
-
 class _Guest:
     """Pieces that are of one guest."""
 
-    def __init__(self, piece: _Piece) -> None:
-        self._pieces: list[_Piece] = [piece]
+    def __init__(self, piece: Piece) -> None:
+        self._pieces: list[Piece] = [piece]
 
-    def takes(self, piece: _Piece) -> bool:
+    def takes(self, piece: Piece) -> bool:
         """Whether the piece is of this guest, which then has it."""
         hosts = {h for p in (*self._pieces, piece) if (h := (p.row or {}).get("host"))}
         uuids = {p.content.uuid for p in (*self._pieces, piece) if isinstance(p.content, Domain) and p.content.uuid}
@@ -391,7 +234,7 @@ class _Guest:
         found = tuple(_notice(record, namesakes=namesakes, listed=listed))
         return replace(record, manager=record.manager or _manager(record.known), findings=found)
 
-    def _document(self, *, live: bool) -> _Piece | None:
+    def _document(self, *, live: bool) -> Piece | None:
         return next((p for p in self._pieces if isinstance(p.content, Domain) and p.live == live), None)
 
 
