@@ -269,6 +269,13 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
 }  # fmt: skip
 
 
+def test_a_serial_port_and_its_console_are_one_end() -> None:
+    both = "".join(f"<{kind} type='file'><source path='/logs/web1'/></{kind}>" for kind in ("serial", "console"))
+    finding = found(to(devices=both), "PATHS")
+    assert finding is not None
+    assert finding.evidence.count("/logs/web1") == 1
+
+
 def test_each_check_has_its_row_of_where_it_was_proved() -> None:
     assert set(PROVED_ON) == {check for check, *_ in CASES.values()}
     assert set(PROVED_ON) <= set(CHECKS)

@@ -211,7 +211,10 @@ def paths(seen: Observation) -> Verdict | None:
     if seen.moved is None or seen.target.inventory is None:
         return None
     devices, end = seen.moved.devices, seen.target
-    found = [_ends_in(c, seen) for c in devices.characters]
+    ends: dict[tuple[str, str], Character] = {}
+    for one in devices.characters:  # the first console is the first serial port once more
+        ends.setdefault((one.type, one.path), one)
+    found = [_ends_in(one, seen) for one in ends.values()]
     if (nvram := devices.firmware.nvram) and not _own(nvram):
         found.append(_needs_folder(f"its NVRAM is {plain(nvram)}", nvram, end))
     return worst(found, seen) if found else None
