@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from vmcompat.calls import ConnectionCalls
+from vmcompat.calls import ConnectionCalls, DomainCalls
 from vmcompat.errors import ConnectError
 
 # libvirt tells even of a host name that does not resolve on standard error; what matters comes as an exception
@@ -154,18 +154,19 @@ class Host:
         uris = (self._given, other._given)
         return Pending(lambda: call(self._connection, other._connection), where=self._where, what=what, uris=uris)
 
-    def on_define(self, name: str, tell: Callable[[], None]) -> None:
-        """Calls ``tell``, in another thread, whenever somebody stores a definition of a domain, until it is closed."""
-        lifecycle, defined = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_DEFINED
+    def on_lifecycle(self, name: str, event: str, tell: Callable[[], None]) -> None:
+        """Calls ``tell``, in another thread, whenever that happens to a domain, until the connection is closed.
 
-        def heard(connection: object, domain: object, event: int, detail: int, opaque: object) -> None:
-            if event == defined:
+        ``event`` is libvirt's ``VIR_DOMAIN_EVENT_*`` without the prefix; the domain need not be there yet.
+        """
+        lifecycle, wanted = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, constant(f"VIR_DOMAIN_EVENT_{event}")
+
+        def heard(connection: object, domain: DomainCalls, event: int, detail: int, opaque: object) -> None:
+            if event == wanted and domain.name() == name:
                 tell()
 
-        self.ask(
-            f"to be told of new definitions of {name}",
-            lambda c: c.domainEventRegisterAny(c.lookupByName(name), lifecycle, heard, None),
-        )
+        what = f"to be told when {name} is {event.lower()}"
+        self.ask(what, lambda c: c.domainEventRegisterAny(None, lifecycle, heard, None))
 
     @property
     def alive(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 from tests.faults.moments import Moment
 from tests.rig import Rig, breakage
 
-Way: TypeAlias = Literal["p2p", "managed", "held", "post-copy"]
+Way: TypeAlias = Literal["p2p", "managed", "post-copy"]
 Act: TypeAlias = Callable[["Victim"], None]
 
 _ALL: Final[tuple[Moment, ...]] = ("setup", "pre-copy", "switch-over", "post-copy")
@@ -288,5 +288,4 @@ def ways(one: Fault, moment: Moment) -> tuple[Way, ...]:
     """How the guest travels where a fault strikes at a moment."""
     if moment == "post-copy":
         return ("post-copy",)
-    # where both libvirts may believe that the guest is theirs
-    return ("p2p", "managed", "held") if one.remote and moment == "switch-over" else ("p2p", "managed")
+    return ("p2p", "managed")

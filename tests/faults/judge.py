@@ -118,7 +118,7 @@ class Judge:
             if _until(self._clean, _SETTLING_SECONDS if typed else 0.0):
                 break
             left = self._recovery = recover(self.name, *self._uris)
-            while left.found in ("migrating", "switching", "post-copy") and time.monotonic() < patience:
+            while _goes_on(left) and time.monotonic() < patience:
                 if _until(self._clean, 1.0):
                     return typed
                 left = self._recovery = recover(self.name, *self._uris)
@@ -189,6 +189,12 @@ class Judge:
         if not alive:
             return "gone" if self._recovery is None else self._recovery.found
         return "at source" if alive == self.source else "arrived"
+
+
+def _goes_on(left: Recovery) -> bool:
+    """Whether it is said to end by itself: one that moved held is let run by the process that stands by."""
+    held = left.found in ("arrived", "definition left") and left.target.state == "paused"
+    return held or left.found in ("migrating", "switching", "post-copy")
 
 
 def _until(seen: Callable[[], bool], seconds: float) -> bool:

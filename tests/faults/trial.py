@@ -191,9 +191,7 @@ class Trial:
         return Task(
             domain=self.name, source=source, target=target, peer_uri=self.rig.peer_uri(self.target),
             migrate_uri=self.rig.migrate_uri(self.target), policy=policy,
-            transfer=Transfer(
-                managed=self.cell.way == "managed", hold=self.cell.way == "held", post_copy=self.cell.way == "post-copy"
-            ),
+            transfer=Transfer(managed=self.cell.way == "managed", post_copy=self.cell.way == "post-copy"),
         )  # fmt: skip
 
     def _look(self) -> tuple[Side, Side]:

@@ -150,7 +150,7 @@ def test_no_password_of_a_uri_is_in_what_a_plan_shows() -> None:
 def test_a_guest_that_is_held_is_resumed_by_the_steps_and_by_the_commands_after_the_source_has_let_go() -> None:
     held = plan(seen(domain(), transfer=Transfer(hold=True)), transfer=Transfer(hold=True))
     told = [step for step in held.steps if "arrives paused" in step]
-    assert told == ["it arrives paused; see that it is gone from h1, and resume it on h2"]
+    assert told == ["it arrives paused; resume it on h2 once it is gone from h1, about 0.2 s later"]
     lines = [shlex.split(line) for line in held.commands().splitlines() if line.startswith("virsh")]
     (moving,) = (n for n, words in enumerate(lines) if "migrate" in words)
     assert "--suspend" in lines[moving]

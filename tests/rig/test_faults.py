@@ -35,7 +35,7 @@ def cell(fault: str, moment: Moment, way: str) -> Cell:
         ("destination QEMU killed", "switch-over", "p2p"),
         ("destination libvirtd killed", "pre-copy", "p2p"),
         ("source libvirtd killed", "setup", "p2p"),
-        ("client killed", "pre-copy", "p2p"),
+        ("client killed", "switch-over", "p2p"),
         ("name taken in between", "setup", "p2p"),
         ("two migrations at once", "pre-copy", "p2p"),
         ("aborted", "pre-copy", "managed"),
@@ -47,6 +47,12 @@ def test_a_migration_that_is_broken_leaves_one_guest_alive_and_tells_where(
     row = run_trial(stage, cell(fault, moment, way), 0)
     assert row["problems"] == []
     assert (row["lost"], row["twice"], row["stuck"]) == (False, False, False)
+
+
+def test_a_held_guest_whose_client_is_killed_arrives_and_is_let_run_without_anybody_typing(stage: Stage) -> None:
+    row = run_trial(stage, cell("client killed", "pre-copy", "p2p"), 0)
+    target = next(host for host in stage.hosts if host != row["from"])
+    assert (row["where"], row["typed"]) == ({row["from"]: "gone", target: "running, persistent"}, [])
 
 
 # ---- what the judge would say

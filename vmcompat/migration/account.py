@@ -43,6 +43,8 @@ class Account:
         The transfer, once it has begun.
     row : MigrationResult or None
         How it ended, once somebody was told.
+    held_ms : int or None
+        How long the guest waited at the target to be let run [ms]; None where that was not seen.
     old, new : str
         The stored definition, secrets included, before and after; empty for a transient domain.
     """
@@ -58,6 +60,7 @@ class Account:
         self.phase: Phase = "plan"
         self.job: LibvirtJob | None = None
         self.row: MigrationResult | None = None
+        self.held_ms: int | None = 0
         self.old = self.new = ""
         self._started, self._begin = datetime.now(UTC), time.monotonic()
 
@@ -88,6 +91,7 @@ class Account:
     def result(self, *, message: str = "", stats: Stats | None = None) -> MigrationResult:
         """The row of the run, as it stands."""
         stats = stats or {}
+        by_libvirt, held = stats.get("downtime"), self.held_ms
         self.row = MigrationResult(
             domain=self.order.domain,
             source=self.order.seen.source.name,
@@ -100,7 +104,7 @@ class Account:
             started=self._started,
             seconds=time.monotonic() - self._begin,
             transfer_seconds=self.job.seconds if self.job else None,
-            downtime_ms=stats.get("downtime"),
+            downtime_ms=None if by_libvirt is None or held is None else by_libvirt + held,
             transferred=stats.get("data_processed"),
             iterations=stats.get("memory_iteration"),
             restarted=self.restarted,

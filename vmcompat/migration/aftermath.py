@@ -233,11 +233,15 @@ def _at_source(source: Side, target: Side) -> Verdict:
 
 
 def _at_target(source: Side, target: Side) -> Verdict:
-    if source.holds == "nothing":
-        paused = target.state == "paused"  # by a person, or for a run with hold=True whose client died
-        return Verdict("arrived", True, remedy=f"it is paused: virsh resume on {target.name}" if paused else "")
-    acts = _clearing("source", source, elsewhere=target.persistent)
     remedies = []
+    if target.state == "paused":  # by a person, or by a run that died
+        remedies.append(
+            f"it is paused: one that moved held is let run within seconds, even if its client has died; if it is not, "
+            f"and nobody wants it paused: virsh resume on {target.name}"
+        )
+    if source.holds == "nothing":
+        return Verdict("arrived", True, remedy="; ".join(remedies))
+    acts = _clearing("source", source, elsewhere=target.persistent)
     if not target.persistent:
         remedies.append(
             "the source's definition is the only one: define the guest at the target too, then undefine here"
@@ -264,6 +268,11 @@ def _switch_over(source: Side, target: Side) -> Verdict:
         if target.reason == "migrated":
             return Verdict("source left", True, (Act("source", "destroy"),),
                 remedy="end the paused QEMU at the source: the guest runs at the target",
+            )  # fmt: skip
+        if (target.state, target.reason) == ("paused", "user"):
+            # one that waits for its end has another reason: all of it has arrived, and was held or paused since
+            return Verdict("source left", True, (Act("source", "destroy"), Act("target", "resume")),
+                remedy="end the paused QEMU at the source, then let the guest run at the target, which has everything",
             )  # fmt: skip
         return Verdict("source left", None,
             remedy=f"whether {target.name} runs what came from {source.name}, its reason ({target.reason}) does not "

@@ -21,8 +21,9 @@ _TURN: Final = 0.2  # between two looks while waiting, so that Ctrl-C is heard [
 class MigrationJob:
     """A migration that runs in a thread of its own. Made by :meth:`vmcompat.migration.migrate.MigrationPlan.start`.
 
-    A program that ends while one runs waits for it. Where the kernel dies, a peer-to-peer migration goes on, and
-    :func:`vmcompat.recover` says what became of it.
+    A program that ends while one runs waits for it. Where the kernel dies, a peer-to-peer migration goes on, the guest
+    is let run at the target all the same (:mod:`vmcompat.migration.standby`), and :func:`vmcompat.recover` says what
+    became of it.
     """
 
     def __init__(self, order: Order, *, progress: Shown) -> None:

@@ -89,7 +89,7 @@ class MigrationPlan:
         steps.append(f"migrate {name} live, {self.order.way}, from {here} to {there}{with_new}")
         steps += self.order.policy.steps(self.order.transfer, memory=self.order.memory)
         if self.order.transfer.hold:
-            steps.append(f"it arrives paused; see that it is gone from {here}, and resume it on {there}")
+            steps.append(f"it arrives paused; resume it on {there} once it is gone from {here}, about 0.2 s later")
         steps.append(f"see that it runs on {there} and is gone from {here}")
         if self.seen.stored and self.seen.source.autostart:
             steps.append(f"mark it autostart on {there}")
@@ -329,7 +329,7 @@ def plan_migration(
             peer_uri=peer_uri,
             migrate_uri=migrate_uri,
             force=force,
-            transfer=transfer,
+            transfer=transfer.for_guest(seen.state),
             policy=policy,
             seen=seen,
             findings=preflight(seen),

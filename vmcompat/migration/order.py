@@ -104,7 +104,8 @@ class MigrationResult:
     transfer_seconds : float or None
         Of it, libvirt's own call [s]; None where it did not come to that.
     downtime_ms, transferred, iterations : int or None
-        Of the transfer, by the target's own statistics: downtime [ms], bytes sent [B], passes over the memory.
+        Of the transfer, by the target's own statistics: downtime [ms], to which what a held guest waited for after that
+        is added, bytes sent [B], passes over the memory.
     restarted : bool
         The guest was powered off and on.
     not_given : tuple of str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from vmcompat.errors import ConnectError, VmcompatError
@@ -26,7 +26,8 @@ from vmcompat.migration.policy import Driver
 from vmcompat.migration.preflight import STOPS, preflight
 from vmcompat.migration.progress import Progress, Shown, show
 from vmcompat.migration.recover import recover
-from vmcompat.migration.whereabouts import GONE, OFF, Whereabouts, not_given, state
+from vmcompat.migration.standby import standing_by
+from vmcompat.migration.whereabouts import GONE, OFF, Whereabouts, let_run, not_given, state
 
 if TYPE_CHECKING:
     from vmcompat.connect import Host
@@ -60,7 +61,9 @@ class Run(Account):
 
     def __init__(self, order: Order, progress: Progress, abort: threading.Event) -> None:
         super().__init__(order, progress, abort)
-        self._held = order.transfer.hold and order.seen.state != "paused"  # it has not been let run yet
+        # it has not been let run yet
+        self._held = bool(order.transfer.hold) and order.seen.state not in ("paused", "suspended")
+        self._came: float | None = None  # when it stood complete at the target
         self._taken = self._latest = ""  # definition that the transfer takes along, and what is stored there later
         self._edited = threading.Event()  # somebody has stored another one meanwhile
 
@@ -84,7 +87,8 @@ class Run(Account):
             if e.args or not self.changed:
                 raise
             self.interrupted = True
-            raise self.stopped("interrupted between two steps", next=self.look) from e
+            next = f"{self.recovery}; or {self.look}" if self._held else self.look
+            raise self.stopped("interrupted between two steps", next=next) from e
         except MigrationFailedError:
             raise
         except VmcompatError as e:
@@ -109,10 +113,16 @@ class Run(Account):
                 self._fits_the_target(here, there)
             before = None if order.transfer.offline else self.live(here)
             self._unless_aborted(f"the run was aborted before the transfer; {order.domain} is on {here.name}")
-            self._move(here, control, there)
+            with self._standing_by():
+                self._move(here, control, there)
             if not there.alive:
                 there = stack.enter_context(open_host(order.target, write=True))
             return self._verified(control, there, before)
+
+    def _standing_by(self) -> AbstractContextManager[None]:
+        if not self._held:
+            return nullcontext()
+        return standing_by(self.order.domain, self.order.source, self.order.target)
 
     # ---- step by step
 
@@ -163,8 +173,10 @@ class Run(Account):
         self.phase = "transfer"
         self.progress.say(f"migrating {name} from {here.name} to {there.name}, {order.way}, policy {order.policy.name}")
         if self.old:
-            control.on_define(name, self._edited.set)
+            control.on_lifecycle(name, "DEFINED", self._edited.set)
             self._taken = self._latest = stored_xml(control, name, secrets=True)
+        if self._held:
+            there.on_lifecycle(name, "SUSPENDED", self._note_arrival)
         driver = Driver(order.policy, memory=order.memory, post_copy=order.transfer.post_copy, now=time.monotonic())
         self.job = job = LibvirtJob(
             here, control, there, name,
@@ -190,28 +202,44 @@ class Run(Account):
             self.progress.close(complete=True)
         self.outcome = "migrated"
         self.changed.append(f"{name} moved to {there.name}")
-        if order.transfer.hold:
+        if self._held:
             self._let_run(control, there)
         if self.interrupted:
             raise self.stopped(self.too_late, next=self.look)
 
     def _let_run(self, control: Host, there: Host) -> None:
         """The guest that arrived paused, once it is certain that the source has it no more."""
+        while self._held:
+            try:
+                where = self._where_at_last(control, there)
+                if where != self._arrived:
+                    problem, next = self._judged(where.told(self.order.domain, control.name, there.name))
+                    raise self.failed(problem, next=next)
+                self._resume_at(there)
+            except KeyboardInterrupt:  # nobody wants it to stand still
+                self.interrupted = True
+                self.abort.set()
+
+    def _resume_at(self, there: Host) -> None:
         from vmcompat.connect import open_host
 
-        name, where = self.order.domain, self._where_at_last(control, there)
-        if where != self._arrived:
-            problem, next = self._judged(where.told(name, control.name, there.name))
-            raise self.failed(problem, next=next)
+        name = self.order.domain
         try:
-            with open_host(self.order.target, write=True) as anew:
-                anew.ask(f"to resume {name}", lambda c: c.lookupByName(name).resume())
+            try:
+                let_run(there, name)
+            except ConnectError:
+                with open_host(self.order.target, write=True) as anew:
+                    let_run(anew, name)
         except ConnectError as e:
             raise self.failed(
                 f"{name} has arrived on {there.name}, where it is paused: {e}",
                 next=self.virsh("resume", at_target=True),
             ) from e
         self._held = False
+        self.held_ms = None if self._came is None else round(1000 * (time.monotonic() - self._came))
+
+    def _note_arrival(self) -> None:
+        self._came = time.monotonic()
 
     def _note_definition(self, control: Host) -> None:
         """Libvirt takes the stored definition along as it was at the start: a later change would go unnoticed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias
 
 from vmcompat.errors import MigrationError
@@ -41,11 +41,14 @@ class Transfer:
     post_copy : bool
         Consent to finish by post-copy: the guest runs on at the target before all of its memory is there, and is lost
         if a host or the link between them fails until then.
-    hold : bool
+    hold : bool, optional
         Let it arrive paused, and let it run once the source has let go of it. libvirt lets it run at the target before
         the source knows: if the link fails in that moment, the source lets its own run again, and there are two, unless
-        a lock manager (virtlockd, sanlock) guards the disks. Held, it never runs twice; but it stands still a little
-        longer, and where this client dies it stays paused at the target until somebody resumes it.
+        a lock manager (virtlockd, sanlock) guards the disks. Held, it never runs twice. It stands still for as long as
+        the source takes to end its QEMU, 0.2 s, and more for hundreds of GiB; and where the target cannot let it run
+        after all (a disk that somebody locks), it waits there instead of going on at the source. By default it is held,
+        but in post-copy, in which it has to run at the target first. Should this client die, a second process lets it
+        run (:mod:`vmcompat.migration.standby`); if that is gone too, it stays paused until somebody resumes it.
     copy_disks : {"", "all", "incremental"}
         Copy the disks too, for hosts without shared storage; "incremental" copies what is not in their backing files,
         which the target has. The target needs images of the same names and sizes.
@@ -62,7 +65,7 @@ class Transfer:
     bandwidth: int | None = None
     auto_converge: bool | None = None
     post_copy: bool = False
-    hold: bool = False
+    hold: bool | None = None
     copy_disks: CopyDisks = ""
     unsafe: bool = False
 
@@ -79,6 +82,12 @@ class Transfer:
         ):
             if number is not None and not 0 <= number <= most:
                 raise MigrationError(f"{name}={number}: from 0 to {most}")
+
+    def for_guest(self, state: str) -> Transfer:
+        """With ``hold`` settled for a guest in that state: one that does not run has nothing to be let do."""
+        if self.hold is not None:
+            return self
+        return replace(self, hold=state == "running" and not self.offline and not self.post_copy)
 
     def conflicts(self) -> Iterator[str]:
         """Options that QEMU or libvirt take on no version together, in words."""
@@ -116,7 +125,7 @@ class Transfer:
             "parallel": bool(self.parallel),
             "auto_converge": bool(self.auto_converge),
             "post_copy": self.post_copy,
-            "hold": self.hold,
+            "hold": bool(self.hold),
             "copy_disks": self.copy_disks == "all",
             "copy_disks='incremental'": self.copy_disks == "incremental",
             "unsafe": self.unsafe,

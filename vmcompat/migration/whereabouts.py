@@ -11,6 +11,7 @@ from vmcompat.migration.domain import Domain
 from vmcompat.migration.observe import STATES, reading
 
 if TYPE_CHECKING:
+    from vmcompat.calls import ConnectionCalls
     from vmcompat.connect import Host
 
 GONE, OFF = "gone", "shut off"
@@ -54,6 +55,18 @@ def state(uri: str, name: str, host: Host) -> str:
                 return ask(again)
         except ConnectError as e:
             return f"{_UNKNOWN} ({e.__cause__ or e})"
+
+
+def let_run(host: Host, name: str) -> None:
+    """Resumes a domain that is paused; one that runs already is left alone."""
+    from vmcompat.connect import constant
+
+    def resume(c: ConnectionCalls) -> None:
+        domain = c.lookupByName(name)
+        if domain.state()[0] == constant("VIR_DOMAIN_PAUSED"):
+            domain.resume()
+
+    host.ask(f"to resume {name}", resume)
 
 
 def not_given(asked: Domain, live: Domain, host: str, libvirt: str) -> tuple[str, ...]:
