@@ -35,7 +35,7 @@ PLAN = [
         "migration",
         "transfer policy devices domain inventory pieces domains apply observe demand fit attached disks travel "
         "skews between preflight proofs kinds reach canary wordings explain progress job order whereabouts "
-        "journal runbook aftermath recover account cycle run handle forecast migrate survey placing room "
+        "journal runbook aftermath recover standby account cycle run handle forecast migrate survey placing room "
         "rollout ledger assignment board itinerary convoy evacuate losses",
     ),
     "markup",
