@@ -1,4 +1,21 @@
-"""From answers to acts: what ties a domain to its host, what stands in its way, and the move itself."""
+"""From answers to acts: what ties a domain to its host, what stands in its way, and the move itself.
+
+Where to begin: ``migrate`` plans one move, ``preflight`` says what stands in its way, ``run`` does it.
+
+- What guests are: ``domain`` and its ``devices``; many of them: ``domains``, read in ``pieces``; ``demand``.
+- What is asked of hosts: ``observe`` looks at both ends, ``inventory`` at what guests lean on.
+- The checks: ``preflight`` calls those of ``fit``, ``travel``, ``between``, ``attached`` and ``disks``; ``skews`` is a
+  table of what it knows, ``proofs`` of where each was seen to be true.
+- The same checks for many: ``survey`` asks live hosts; ``kinds``, ``reach`` and ``canary`` ask documents.
+- A baseline in force: ``apply`` for one guest, ``ledger`` for all, ``rollout`` does it.
+- One move: ``transfer`` and ``policy`` say how, ``forecast`` whether; ``order`` and ``account`` are what a run is told
+  and what it keeps; it goes through ``cycle`` and ``job``, tells ``progress`` and the ``journal``; ``handle`` runs it
+  in the background, ``runbook`` writes it down for people.
+- When it goes wrong: ``whereabouts``, ``aftermath`` and ``recover``; ``standby`` if this process dies; ``explain`` with
+  its ``wordings`` for errors from elsewhere.
+- Many moves: ``evacuate`` makes the plan with ``placing``, ``room`` and ``assignment``, ``losses`` asks what if;
+  ``itinerary`` and ``convoy`` carry it out, ``board`` shows it.
+"""
 
 from vmcompat.migration.apply import AppliedBaseline, CpuAnswer, apply_baseline
 from vmcompat.migration.convoy import EvacuationRun, EvacuationStoppedError
