@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vmcompat.connect import Host
 
 _BACK_SECONDS: Final = 15.0  # until a host that does not answer is called silent
+_HELD_SECONDS: Final = 120.0  # of trying to let a guest run that arrived paused
 _CALM_LOOKS: Final = 4  # at a guest that stays at the source, until that is taken for the end of it
 _BETWEEN_LOOKS: Final = 2.0  # [s]
 _OVER: Final = ("arrived", "definition left", "off", "gone", "two copies", "name taken", "post-copy lost")
@@ -203,39 +204,33 @@ class Run(Account):
         self.outcome = "migrated"
         self.changed.append(f"{name} moved to {there.name}")
         if self._held:
-            self._let_run(control, there)
+            self._let_run(there)
         if self.interrupted:
             raise self.stopped(self.too_late, next=self.look)
 
-    def _let_run(self, control: Host, there: Host) -> None:
-        """The guest that arrived paused, once it is certain that the source has it no more."""
+    def _let_run(self, there: Host) -> None:
+        """The guest that arrived paused; the source has let go of it, or libvirt would not call it migrated."""
+        from vmcompat.connect import constant, open_host
+
+        name, deadline = self.order.domain, time.monotonic() + _HELD_SECONDS
         while self._held:
             try:
-                where = self._where_at_last(control, there)
-                if where != self._arrived:
-                    problem, next = self._judged(where.told(self.order.domain, control.name, there.name))
-                    raise self.failed(problem, next=next)
-                self._resume_at(there)
+                with nullcontext(there) if there.alive else open_host(self.order.target, write=True) as host:
+                    let_run(host, name)
+                self._held = False
             except KeyboardInterrupt:  # nobody wants it to stand still
                 self.interrupted = True
                 self.abort.set()
-
-    def _resume_at(self, there: Host) -> None:
-        from vmcompat.connect import open_host
-
-        name = self.order.domain
-        try:
-            try:
-                let_run(there, name)
-            except ConnectError:
-                with open_host(self.order.target, write=True) as anew:
-                    let_run(anew, name)
-        except ConnectError as e:
-            raise self.failed(
-                f"{name} has arrived on {there.name}, where it is paused: {e}",
-                next=self.virsh("resume", at_target=True),
-            ) from e
-        self._held = False
+            except ConnectError as e:
+                if e.code == constant("VIR_ERR_NO_DOMAIN"):
+                    return  # its QEMU has ended since, as the verification will find
+                if time.monotonic() > deadline:
+                    raise self.failed(
+                        f"{name} has arrived on {there.name}, where it is paused: {e}",
+                        next=self.virsh("resume", at_target=True),
+                    ) from e
+                self.progress.say(f"{name} has arrived paused, and cannot be let run yet: {e}; trying again")
+                time.sleep(_BETWEEN_LOOKS)
         self.held_ms = None if self._came is None else round(1000 * (time.monotonic() - self._came))
 
     def _note_arrival(self) -> None:
