@@ -106,7 +106,7 @@ class _Owner:
     def _start(self) -> None:
         """Start it; where it finds vmcompat is where this process has."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "vmcompat.migration.standby"],
+            [sys.executable, "-c", f"from {__name__} import main; main()"],  # by -m it would be imported twice
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, start_new_session=True,
         )  # fmt: skip
@@ -167,7 +167,3 @@ def _let_run(name: str, target: str) -> bool:
     except ConnectError:
         return False
     return True
-
-
-if __name__ == "__main__":
-    main()
