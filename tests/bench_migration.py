@@ -36,7 +36,7 @@ def _by_plan(rig: Rig, here: str, there: str) -> dict[str, float]:
     return {
         "moving": result.transfer_seconds + opened,
         "preflight": planned - begin,
-        "second look and verification": result.seconds - result.transfer_seconds - opened,
+        "second look, resuming, verification": result.seconds - result.transfer_seconds - opened,
     }
 
 
