@@ -120,7 +120,7 @@ def _destination_qemu_killed(victim: Victim) -> None:
     _kill_qemu(victim, victim.target)
 
 
-@fault("source QEMU killed", loses=("no job", "setup", "pre-copy", "switch-over", "post-copy"))
+@fault("source QEMU killed", loses=("no job", "setup", "pre-copy", "switch-over", "post-copy", "silent"))
 def _source_qemu_killed(victim: Victim) -> None:
     """The guest crashes while it is moved: nothing can save it."""
     _kill_qemu(victim, victim.source)

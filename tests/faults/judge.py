@@ -192,9 +192,10 @@ class Judge:
 
 
 def _goes_on(left: Recovery) -> bool:
-    """Whether it is said to end by itself: one that moved held is let run by the process that stands by."""
+    """Whether it is said to end by itself, or to be looked at again in a minute."""
+    # one that moved held is let run by the process that stands by
     held = left.found in ("arrived", "definition left") and left.target.state == "paused"
-    return held or left.found in ("migrating", "switching", "post-copy")
+    return held or left.found in ("migrating", "switching", "post-copy", "unknown")
 
 
 def _until(seen: Callable[[], bool], seconds: float) -> bool:

@@ -129,11 +129,13 @@ class Trial:
         dumped = self.rig.virsh(self.source, "dumpxml", "--inactive", "--security-info", self.name, check=False)
         if dumped.returncode != 0:
             return  # it has moved
-        self._edit = f"edited at {time.time_ns()}"
+        edit = f"edited at {time.time_ns()}"
         plain = re.sub(r"<description>.*</description>", "", dumped.stdout)
         path = self.rig.dir / "edited.xml"
-        path.write_text(plain.replace("<memory", f"<description>{self._edit}</description><memory", 1))
-        self.rig.virsh(self.source, "define", str(path))
+        path.write_text(plain.replace("<memory", f"<description>{edit}</description><memory", 1))
+        defined = self.rig.virsh(self.source, "define", str(path), check=False)
+        if defined.returncode == 0 and not self._at_work.ended:  # later it is no edit of this guest any more
+            self._edit = edit
 
     def plan_second(self) -> None:
         second = self._second = Client(self._task())

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _BACK_SECONDS: Final = 15.0  # until a host that does not answer is called silent
 _HELD_SECONDS: Final = 120.0  # of trying to let a guest run that arrived paused
+_BROKEN_SECONDS: Final = 60.0  # until a source has noticed that the other end, or its client, is gone
 _CALM_LOOKS: Final = 4  # at a guest that stays at the source, until that is taken for the end of it
 _BETWEEN_LOOKS: Final = 2.0  # [s]
 _OVER: Final = ("arrived", "definition left", "off", "gone", "two copies", "name taken", "post-copy lost")
@@ -292,12 +293,15 @@ class Run(Account):
         from vmcompat.connect import constant
 
         name, ended = self.order.domain, job.ended(0.0)
-        if job.paused:
-            self.changed.append(f"{name} was paused so that it could finish")
-            if ended and where.source == "paused" and where.target in (GONE, OFF):
+        paused = [f"{name} was paused so that it could finish"] if job.paused else []
+        if ended and where.source == "paused" and where.target in (GONE, OFF):
+            if self._held and not paused and self._broken_off():
+                paused = [f"{name} was paused at {control.name} for a switch-over that was broken off"]
+            if paused:
                 where = self._resumed(control, there)
-            if where.source == self._home:  # libvirt itself resumes what it knows to have run before
-                self.undone.append(f"{name} runs again on {control.name}")
+        self.changed += paused
+        if paused and where.source == self._home:  # libvirt itself resumes what it knows to have run before
+            self.undone.append(f"{name} runs again on {control.name}")
         if job.post_copy:
             self.changed.append(f"{name} was switched to post-copy")
         at = where.told(name, control.name, there.name)
@@ -329,13 +333,24 @@ class Run(Account):
         return f"{problem}. {FOUND[left.found]}", next
 
     def _resumed(self, control: Host, there: Host) -> Whereabouts:
-        """The guest that was paused to let it finish runs on at the source, where it has stayed."""
-        name = self.order.domain
+        """The guest that was paused so that it could finish runs on at the source, where it has stayed."""
+        from vmcompat.connect import open_host
+
         try:
-            control.ask(f"to resume {name}", lambda c: c.lookupByName(name).resume())
+            with open_host(self.order.source, write=True) as anew:
+                let_run(anew, self.order.domain)
         except ConnectError as e:
             self.progress.say(f"it could not be resumed: {e}; next: {self.virsh('resume')}")
         return self._where(control, there)
+
+    def _broken_off(self) -> bool:
+        """Whether a guest that moved held stands at the source, for a switch-over that nobody ends any more."""
+        order, deadline = self.order, time.monotonic() + _BROKEN_SECONDS
+        while (found := recover(order.domain, order.source, order.target).found) == "switching":
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_BETWEEN_LOOKS)
+        return found == "paused at source"
 
     def _parameters(self) -> dict[str, Any]:
         from vmcompat.connect import constant
