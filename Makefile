@@ -7,12 +7,13 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-rig setup-test setup-bench demo test test-all lint bench faults gallery
+.PHONY: help setup setup-rig setup-test setup-bench demo test test-all rig-test lint bench faults gallery
 
 help:
 	@echo 'make demo      the whole of vmcompat on the sample fleet, and on two real libvirt hosts where this machine can run them'
 	@echo 'make test      lint, the quick tests, and those on the rig and in a browser'
 	@echo 'make test-all  the same with the slow sweeps against libvirt'
+	@echo 'make rig-test  throwaway guests moved between two hosts of yours: HOSTS="qemu+ssh://h1/system qemu+ssh://h2/system"'
 	@echo 'make lint      ruff, mypy, and notebooks without outputs'
 	@echo 'make gallery   every plot at several sizes on one page to look at, in build/gallery/index.html'
 	@echo 'make faults    migrations broken on the rig in every way, N=10 times each; goes on where it was interrupted'
@@ -38,6 +39,11 @@ test: setup-test lint
 
 test-all: setup-test lint
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# Each of HOSTS may go on as URI,PEER_URI,MIGRATE_URI, where the other host reaches it otherwise than this machine does.
+rig-test: export VMCOMPAT_HOSTS = $(HOSTS)
+rig-test: setup
+	@$(BIN)/python -m pytest -v --tb=short tests/hosts
 
 lint: setup
 	$(BIN)/ruff check
