@@ -1,5 +1,6 @@
 """The door to libvirt: least rights, one clear error with libvirt's code, no endless wait, no chatter, no password."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -87,6 +88,12 @@ def test_a_host_that_cannot_be_reached_is_one_error_that_says_what_to_try(host: 
     with pytest.raises(ConnectError, match=r"read-only connection.*virsh -c '.*' version") as refused:
         open_host(NOWHERE)
     assert refused.value.code == constant("VIR_ERR_SYSTEM_ERROR")
+
+
+@pytest.mark.parametrize(("scheme", "told"), [("qemu+tls", "a certificate of one authority"), ("qemu", "An ssh that")])
+def test_what_to_try_goes_by_the_way_to_the_host(host: Host, scheme: str, told: str) -> None:
+    with pytest.raises(ConnectError, match=rf"{told}.*: try in a terminal  virsh -c {re.escape(scheme)}:\S* version"):
+        open_host(f"{scheme}://127.0.0.1:1/nowhere")
 
 
 def test_domain_capabilities_of_a_driver_without_them_are_an_error_not_an_empty_answer(host: Host) -> None:

@@ -33,6 +33,11 @@ OPEN_SECONDS: Final = 45.0
 ANSWER_SECONDS: Final = 60.0  # the first getDomainCapabilities after a QEMU upgrade probes it: seconds, not minutes
 _KEEPALIVE: Final = (5, 3)  # interval [s], lost answers until the connection counts as dead
 
+_BY_SSH: Final = "An ssh that asks for a password or about an unknown host key waits for ever"
+_BY_TLS: Final = (
+    "Both ends need a certificate of one authority, this one in /etc/pki or in the folder of ?pkipath=, and that of "
+    "the host has to name it as the URI does; where it is the host that refuses, its journal says why"
+)
 _INSTALL: Final = (
     "libvirt-python is not installed: pip install 'vmcompat[libvirt]' (it is compiled, so first: apt-get "
     "install libvirt-dev pkg-config gcc python3-dev, or what these are called on this system)"
@@ -207,14 +212,14 @@ def open_host(uri: str, *, write: bool = False) -> Host:
     refuse_unless_uri(uri)
     _prepare()
     what = "a read-write connection" if write else "a read-only connection"
+    by_tls = urlsplit(uri).scheme.endswith("+tls")
     opening: Pending[ConnectionCalls] = Pending(
         lambda: libvirt.open(uri) if write else libvirt.openReadOnly(uri),
         where=seen,
         what=what,
         uris=(uri,),
-        hint="is the address right, does libvirtd run there, may this user log in? An ssh that asks for a "
-        "password or about an unknown host key waits for ever: try in a terminal  "
-        f"virsh -c {shlex.quote(seen)} version",
+        hint=f"is the address right, does libvirtd run there, may this user log in? {_BY_TLS if by_tls else _BY_SSH}: "
+        f"try in a terminal  virsh -c {shlex.quote(seen)} version",
     )
     connection = opening.answer(OPEN_SECONDS)
     try:

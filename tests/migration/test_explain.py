@@ -223,6 +223,28 @@ CASES = [
     Case("error: access denied by policy", "AUTH", "access denied by policy"),
     Case("operation forbidden: read only access prevents virDomainDestroy", "READ_ONLY", "read only access"),
     Case("Cannot read CA certificate '/etc/pki/CA/cacert.pem': No such file or directory", "TLS"),
+    Case(
+        "internal error: unable to execute QEMU command 'object-add': Unable to access credentials "
+        "/etc/pki/qemu/ca-cert.pem: No such file or directory", "TLS", "Unable to access credentials ",
+    ),
+    Case("qemu-system-x86_64: Verify failed: No certificate was found.", "TLS", "Verify failed: "),
+    Case("operation failed: job 'migration out' failed: Certificate does not match the hostname h1", "TLS",
+         "Certificate does not match the hostname "),
+    Case("warning : virNetTLSContextCheckCertificate:1086 : Certificate check failed Certificate [session] owner does "
+         "not match the hostname h2", "TLS", " owner does not match the hostname "),
+    Case("The server certificate /etc/pki/libvirt/servercert.pem has expired", "TLS", "The server certificate "),
+    Case("job 'migration out' failed: The certificate is not yet activated", "TLS",
+         "The certificate is not yet activated"),
+    Case(
+        "Our own certificate /srv/pki/clientcert.pem failed validation against /srv/pki/cacert.pem: The certificate "
+        "hasn't got a known issuer.", "TLS", "Our own certificate ",
+    ),
+    Case("authentication failed: Failed to verify peer's certificate", "TLS", "Failed to verify peer's certificate"),
+    Case("operation failed: job 'migration out' failed: The certificate hasn't got a known issuer", "TLS",
+         "The certificate hasn't got a known issuer"),
+    Case("operation failed: job 'migration out' failed: Cannot write to TLS channel: Input/output error", "TLS",
+         "Cannot write to TLS channel"),
+    Case("error: Unable to read TLS confirmation: Input/output error", "TLS", "Unable to read TLS confirmation"),
     Case("internal error: Unable to find an unused port in range 'migration' (49152-49215)", "PORT",
          "Unable to find an unused port in range '"),
     Case("qemu-system-x86_64: Failed to bind socket to 0.0.0.0:49152: Address already in use", "PORT",
@@ -442,6 +464,38 @@ def test_the_cause_stands_before_what_followed_from_it_and_before_warnings() -> 
     assert "0000:00:02.0/virtio-net" in found.problems[2].cause
 
 
+def test_what_breaks_an_encrypted_transfer_off_stands_before_the_stream_that_broke() -> None:
+    found = explain_error("""internal error: qemu unexpectedly closed the monitor:
+2026-11-29T15:22:11.445723Z qemu-system-x86_64: Cannot read from TLS channel: Input/output error
+2026-11-29T15:22:11.446161Z qemu-system-x86_64: Cannot read from TLS channel: Input/output error
+2026-11-29T15:22:11.446174Z qemu-system-x86_64: Not a migration stream
+2026-11-29T15:22:11.446181Z qemu-system-x86_64: load of migration failed: Invalid argument""")
+    assert [(p.kind, p.line) for p in found.problems] == [("TLS", 2), ("QEMU_CLOSED", 1), ("STATE_LOAD", 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "remedy"),
+    [
+        ("Certificate does not match the hostname h1", "called as h1", "subjectAltName has h1 "),
+        ("Certificate check failed Certificate [session] owner does not match the hostname h2", "called as h2",
+         "subjectAltName has h2 "),
+        ("Unable to access credentials /etc/pki/qemu/ca-cert.pem: No such file", "(/etc/pki/qemu/ca-cert.pem)",
+         "client-key.pem"),
+        ("Cannot read certificate '/srv/pki/clientcert.pem'", "(/srv/pki/clientcert.pem)", "?pkipath="),
+        ("The CA certificate /etc/pki/CA/cacert.pem has expired", "(/etc/pki/CA/cacert.pem)", "renew"),
+        ("The certificate has expired", "not valid today, or", "renew"),
+        ("authentication failed: Failed to verify peer's certificate", "another authority", "one authority"),
+        ("Our own certificate /a/clientcert.pem failed validation against /a/cacert.pem: The certificate hasn't got a "
+         "known issuer.", "/a/clientcert.pem, which this end shows, is not signed", "put a certificate of that"),
+    ],
+)  # fmt: skip
+def test_of_a_certificate_it_is_said_what_is_wrong_with_it(text: str, cause: str, remedy: str) -> None:
+    found = explain_error(text)
+    assert [p.kind for p in found.problems] == ["TLS"]
+    assert cause in found.cause
+    assert remedy in found.remedy
+
+
 def test_what_a_log_repeats_is_said_once() -> None:
     found = explain_error("\n".join([MESSAGE] * 50))
     assert len(found.problems) == 1
@@ -541,6 +595,7 @@ def test_markup_in_a_text_is_shown_as_text() -> None:
         "unable to connect to server ",
         "2026-04-07 13:24:20.590 8 ERROR ", "Permission denied (", "non-migratable device: ", "job 'migration ",
         "host doesn't support requested feature: CPUID.", "CPU doesn't have compatibility. ", "x\n", "bind socket ",
+        "Certificate check failed Certificate ", "certificate ", "Certificate a owner does not match the hostname ",
     ],
 )  # fmt: skip
 def test_a_megabyte_made_to_be_slow_is_read_in_seconds(piece: str) -> None:

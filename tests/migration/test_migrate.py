@@ -1,6 +1,8 @@
 """A plan is a value: what it says, what it hands out for a change ticket, and that nothing from outside gets loose."""
 
+import re
 import shlex
+import threading
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
@@ -9,9 +11,11 @@ import pytest
 from tests.migration.scene import SANDYBRIDGE, WESTMERE, domain, end, seen
 from vmcompat.errors import MigrationError
 from vmcompat.migration import MigrationFailedError, MigrationPlan, plan_migration
+from vmcompat.migration.account import Account
 from vmcompat.migration.observe import Observation
 from vmcompat.migration.order import Order
 from vmcompat.migration.preflight import preflight
+from vmcompat.migration.progress import show
 from vmcompat.migration.transfer import Transfer
 from vmcompat.schema import MIGRATION_RESULT
 
@@ -59,6 +63,15 @@ def test_a_run_stops_on_a_block_a_risk_and_an_unknown_and_says_on_which() -> Non
         row = failed.value.result.frame
         assert {name: str(dtype) for name, dtype in row.dtypes.items()} == MIGRATION_RESULT
         assert row["message"].str.contains(check).all()
+
+
+def test_what_is_to_be_done_about_a_certificate_stands_before_another_plan() -> None:
+    account = Account(plan(seen(domain())).order, show(False), threading.Event())
+    missing = account.failed("Unable to access credentials /etc/pki/qemu/ca-cert.pem: No such file", next="plan again")
+    assert re.fullmatch(r"what QEMU sends takes ca-cert\.pem.*; then plan again", missing.next)
+    broken = account.failed("Cannot write to TLS channel: Input/output error", next="plan again")
+    assert f"/var/log/libvirt/qemu/{account.order.domain}.log of both hosts" in broken.next
+    assert account.failed("End of file while reading data", next="plan again").next == "plan again"
 
 
 def test_force_passes_named_risks_and_unknowns_and_is_recorded() -> None:

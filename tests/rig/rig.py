@@ -130,9 +130,12 @@ class Rig:
             running, self._running = self._running, None
             running.close()
 
-    def start_libvirtd(self, host: str, *, environment: Mapping[str, str] | None = None) -> None:
-        """Start a host's libvirtd, with more in its environment where wanted, and return when it answers."""
-        daemon = [supplies.program("libvirtd"), "-d", "-p", f"/{_DAEMON_PID}"]
+    def start_libvirtd(self, host: str, *, environment: Mapping[str, str] | None = None, listen: bool = False) -> None:
+        """Start a host's libvirtd, with more in its environment where wanted, and return when it answers.
+
+        With ``listen`` it listens on what its settings name, which by themselves name nothing.
+        """
+        daemon = [supplies.program("libvirtd"), "-d", "-p", f"/{_DAEMON_PID}", *(("-l",) if listen else ())]
         variables = {"PATH": supplies.PATH, "HOME": "/run/root", "LC_ALL": "C", **(environment or {})}
         started = self.run(host, "env", "-i", *(f"{name}={value}" for name, value in variables.items()), *daemon)
         # The daemon detaches before its drivers are up, and asking for domain capabilities waits for QEMU's

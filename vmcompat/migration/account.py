@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vmcompat.migration.domain import Domain, read_domain, typed
+from vmcompat.migration.explain import explain_error
 from vmcompat.migration.job import LibvirtJob
 from vmcompat.migration.order import MigrationFailedError, MigrationResult, Order, Outcome, Phase
 from vmcompat.migration.progress import Progress, Stats
@@ -116,7 +117,10 @@ class Account:
         return self.row
 
     def failed(self, problem: str, *, next: str) -> MigrationFailedError:
-        """The error that tells all of it."""
+        """The error that tells all of it; what is to be done about a certificate too, which no plan can see."""
+        told = [p.remedy for p in explain_error(problem).problems if p.kind == "TLS"]
+        if told:
+            next = f"{'; '.join(told).replace('GUEST', self.order.domain)}; then {next}"
         return MigrationFailedError(
             problem,
             changed=tuple(self.changed),

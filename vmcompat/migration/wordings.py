@@ -361,6 +361,62 @@ _LIBVIRT: Final = (
         "ssh does not know the key of the host; peer-to-peer it is root on the source who logs in, not you",
         "on the machine that connects, as the user that does (the source, root): ssh TARGET once, and compare the key",
     ),
+    # before AUTH: libvirt calls a refused certificate a failed authentication too
+    _wording(
+        "TLS",
+        r"Certificate does not match the hostname (?P<name>[^ ]{1,200})|"
+        r"(?:Certificate check failed )?Certificate [^ ]{1,99} owner does not match the hostname (?P<host>[^ ]{1,200})",
+        "the certificate shown by the host that was called as {name} is made out to other names",
+        "make it one whose subjectAltName has {name} (DNS: for a name, IP: for an address), or call the host by a name "
+        "that it has: peer_uri=, migrate_uri=. There: openssl x509 -noout -ext subjectAltName -in "
+        "/etc/pki/qemu/server-cert.pem (what QEMU sends), /etc/pki/libvirt/servercert.pem (qemu+tls)",
+    ),
+    _wording(
+        "TLS",
+        r"[Cc]ertificate (?:(?P<name>[^ ]{1,200}) )?(?:has expired|is not yet activ(?:e|ated))",
+        "a certificate is not valid today{which}, or the clock of a host is wrong",
+        "openssl x509 -noout -dates -in FILE, and date, on both hosts; renew it, and restart the daemon there",
+    ),
+    _wording(
+        "TLS",
+        r"Unable to access credentials (?P<name>[^ :]{1,200})|"
+        r"Cannot read (?:(?:CA )?certificate|private key|CA revocation list) '(?P<file>[^']{1,300})'|"
+        r"(?:Verify failed|Unable to verify TLS peer): No certificate was found",
+        "one end has no certificate where it looks for it{which}, or none of the authority that the other end wants",
+        "what QEMU sends takes ca-cert.pem, server-cert.pem, server-key.pem, client-cert.pem and client-key.pem in "
+        "/etc/pki/qemu of both hosts (qemu.conf: migrate_tls_x509_cert_dir); qemu+tls takes what virt-pki-validate "
+        "finds on both, and a client has its own in a folder: ?pkipath=FOLDER",
+    ),
+    _wording(
+        "TLS",
+        r"Our own certificate (?P<name>[^ ]{1,200}) failed validation against (?P<authority>[^ ]{1,200}):"
+        r"(?: The certificate hasn't got a known issuer)?",
+        "{name}, which this end shows, is not signed by the authority beside it, {authority}",
+        "put a certificate of that authority there, or the authority that has signed it, which the other end must have "
+        "too",
+    ),
+    _wording(
+        "TLS",
+        r"(?:authentication failed: )?Failed to verify peer's certificate|certificate hasn't got a known issuer|"
+        r"[Cc]ertificate (?:is not trusted|failed validation|check failed|has been revoked)|"
+        r"Unable to verify (?:server|client) certificate|"
+        r"Certificate [^ ]{1,99} (?:purpose|usage)|client is not in the list|"
+        r"Distinguished Name is not on the list of allowed clients",
+        "one end does not trust the certificate of the other: another authority has signed it, it is made out to "
+        "other names or for another use, or its owner is not on the list of clients",
+        "one authority for both hosts: compare ca-cert.pem in /etc/pki/qemu (what QEMU sends) or "
+        "/etc/pki/CA/cacert.pem (qemu+tls); virt-pki-validate on both; for qemu+tls the machine that connects says "
+        "which of it: virsh -c with the same URI, or journalctl -u libvirtd -u virtqemud; restart the daemon after a "
+        "change",
+    ),
+    _wording(
+        "TLS",
+        r"Cannot (?:read from|write to) TLS channel|Unable to read TLS confirmation|TLS handshake failed",
+        "the other end broke the encrypted connection off: it refused the certificate that it was shown or did not "
+        "get, or the link failed",
+        "the end that refused says why, what QEMU sends in the last lines of /var/log/libvirt/qemu/GUEST.log of both "
+        "hosts, qemu+tls in journalctl -u libvirtd -u virtqemud there",
+    ),
     _wording(
         "AUTH",
         r"[Pp]ermission denied \([\w,-]{1,80}\)|authentication (?:failed|unavailable|cancelled)|access denied(?: by "
@@ -374,14 +430,6 @@ _LIBVIRT: Final = (
     _wording(
         "READ_ONLY", r"operation forbidden|read only access",
         "the connection may only look", "open it without -r (--readonly): what changes something needs write access",
-    ),
-    _wording(
-        "TLS",
-        r"Cannot read CA certificate|Certificate (?:failed validation|check failed|[^ ]{1,99} (?:owner|purpose|usage))|"
-        r"Failed to verify peer's certificate|TLS handshake failed|client is not in the list|certificate is "
-        r"not trusted",
-        "the hosts do not trust each other's certificates",
-        "virt-pki-validate on both; the name in TARGET must be in its certificate; restart the daemon after a change",
     ),
     _wording(
         "PORT", r"Unable to find an unused port in range '[\w-]{1,40}' \((?P<name>[0-9]{1,5}-[0-9]{1,5})\)",
