@@ -33,10 +33,10 @@ PLAN = [
     ),
     *room(
         "migration",
-        "transfer policy devices domain inventory pieces domains apply observe demand fit attached disks travel "
-        "skews between preflight proofs kinds reach canary wordings explain progress job order whereabouts "
-        "journal runbook aftermath recover standby account cycle run handle forecast migrate survey placing room "
-        "rollout ledger assignment board itinerary convoy evacuate losses",
+        "transfer policy devices immovable domain inventory pieces domains apply observe demand fit attached disks "
+        "blockers travel skews between preflight proofs kinds reach canary wordings explain progress job order "
+        "whereabouts journal runbook aftermath recover standby account cycle run handle forecast migrate survey "
+        "placing room rollout ledger assignment board itinerary convoy evacuate losses",
     ),
     "markup",
     *room(

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from vmcompat.fleet.records import read_documents
 from vmcompat.migration.attached import plain
 from vmcompat.migration.domains import read_domains
 from vmcompat.migration.inventory import Inventory, Pool, Ties
-from vmcompat.migration.observe import End, Observation
+from vmcompat.migration.observe import End, Observation, has_sgx, shares_of
 from vmcompat.migration.preflight import CHECKS, preflight
 from vmcompat.migration.transfer import Transfer
 
@@ -50,10 +51,10 @@ def has(**parts: Any) -> Inventory:
 def to(
     there: Inventory | None = None, *, from_: Inventory | None = None, devices: str = "", ties: Ties | None = None,
     target: End | None = None, qemu: str | None = "7.2.0", transfer: Transfer | None = None, stored: str | None = None,
-    **details: str,
+    libvirt: str = "9.0.0", **details: str,
 ) -> Observation:  # fmt: skip
     """A guest with these devices on its way to a host with that inventory."""
-    here = replace(end("h1", WESTMERE), inventory=from_ or has(), qemu=qemu)
+    here = replace(end("h1", WESTMERE, libvirt=libvirt), inventory=from_ or has(), qemu=qemu)
     found = replace(target or end("h2", WESTMERE), inventory=has() if there is None else there)
     was = None if stored is None else domain(devices=stored, **details)
     looked = seen(domain(devices=devices, **details), stored=was, source=here, target=found)
@@ -91,6 +92,7 @@ def port(kind: str, source: str, device: str = "serial") -> str:
 
 VOLUME = "<disk type='volume'><source pool='images' volume='a'/><target dev='vda'/></disk>"
 RBD = "<disk type='network'><source protocol='rbd' name='p/i'/><target dev='vda'/></disk>"
+CEPH = RBD.replace("name='p/i'/>", "name='p/i'><auth username='u'><secret type='ceph' {}/></auth></source>")
 BACKED = disk(
     "/nfs/a.qcow2",
     more="<backingStore type='file'><source file='/images/base.qcow2'/><backingStore/></backingStore>",
@@ -102,7 +104,10 @@ NINE_P = "<filesystem type='mount'><source dir='/srv/x'/><target dir='data'/></f
 VNC = "<graphics type='vnc' listen='{0}'><listen type='address' address='{0}'/></graphics>"
 LOADER = "<os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type><loader>/fw/code.fd</loader>{}</os><other>"
 SLOTS = "<maxMemory slots='4' unit='KiB'>8388608</maxMemory>"
-DIMM = "<memory model='dimm'>{}<target><size>1024</size><node>0</node></target></memory>"
+SLOT = "<address type='dimm' slot='0' base='0x100000000'/>"
+DIMM = "<memory model='dimm'>{}<target><size>1024</size><node>0</node></target>" + SLOT + "</memory>"
+SGX = "<memory model='sgx-epc'><target><size unit='KiB'>65536</size></target></memory>"
+PMEM = "<memory model='virtio-pmem'><source><path>/srv/pm</path></source><target><size>1024</size></target></memory>"
 NVRAM = LOADER.format("<nvram>/srv/nv/web1.fd</nvram>")
 OFF = Transfer(offline=True)
 LABEL = "<seclabel type='dynamic' model='selinux' relabel='yes'/>"
@@ -110,6 +115,14 @@ LABEL = "<seclabel type='dynamic' model='selinux' relabel='yes'/>"
 CASES: dict[str, tuple[str, str, str, Observation]] = {
     # name: check, severity, what the evidence says, what was seen
     "a disk over the network": ("DISKS", "ok", "rbd:p/i) is reached over the network", to(devices=RBD)),
+    "a disk and its secret": ("DISKS", "ok", "is reached over the network", to(
+        has(secrets=("5ec2e7",)), devices=CEPH.format("uuid='5ec2e7'"))),
+    "a disk without its secret": ("DISKS", "block", "the secret 5ec2e7, which h2 lacks", to(
+        devices=CEPH.format("uuid='5ec2e7'"))),
+    "a disk and secrets not told": ("DISKS", "unknown", "does not say whether it has that", to(
+        has(secrets=None), devices=CEPH.format("uuid='5ec2e7'"))),
+    "a disk and a secret by its use": ("DISKS", "unknown", "the secret usage ceph_u", to(
+        has(secrets=("5ec2e7",)), devices=CEPH.format("usage='ceph_u'"))),
     "one NFS share at both ends": ("DISKS", "ok", "the same storage at both ends", to(
         has(pools=(NFS,)), from_=has(pools=(NFS,)), devices=disk("/nfs/a.qcow2"))),
     "two shares at one place": ("DISKS", "risk", "other storage than nfs (netfs)", to(
@@ -167,8 +180,12 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
     "a block job": ("BLOCKJOB", "block", "block jobs on vda", to(ties=Ties(block_jobs=("vda",)))),
     "no block job": ("BLOCKJOB", "ok", "no block job", to(ties=Ties(block_jobs=()))),
     "virtiofs of an old QEMU": ("FILESYSTEM", "block", "the QEMU 7.2.0 of h1 refuses", to(devices=VIRTIOFS)),
-    "virtiofs of a new QEMU": ("FILESYSTEM", "unknown", "virtiofsd of both hosts", to(devices=VIRTIOFS, qemu="9.0.0")),
-    "virtiofs of who knows what": ("FILESYSTEM", "unknown", "virtiofsd", to(devices=VIRTIOFS, qemu=None)),
+    "virtiofs of an old libvirt": ("FILESYSTEM", "block", "the libvirt 9.0.0 of h1 refuses", to(
+        devices=VIRTIOFS, qemu="9.0.0")),
+    "virtiofs of a new libvirt": ("FILESYSTEM", "unknown", "virtiofsd of both hosts", to(
+        devices=VIRTIOFS, qemu="9.0.0", libvirt="10.9.0")),
+    "virtiofs of who knows what": ("FILESYSTEM", "unknown", "virtiofsd", to(
+        devices=VIRTIOFS, qemu=None, libvirt="10.9.0")),
     "a folder by 9p": ("FILESYSTEM", "unknown", "while the guest has that mounted", to(devices=NINE_P)),
     "a TPM that is a chip": ("TPM", "block", "the chip /dev/tpm0 of h1", to(
         devices=TPM.format("passthrough", "<device path='/dev/tpm0'/>"))),
@@ -215,6 +232,16 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
         devices=nic("ethernet", more="<target dev='tap7' managed='no'/>"))),
     "a socket of a switch": ("NETWORK", "unknown", "/run/ovs", to(
         devices=nic("vhostuser", "type='unix' path='/run/ovs' mode='server'"))),
+    "a vDPA device": ("NETWORK", "block", "/dev/vhost-vdpa-0: libvirt 9.0.0 with QEMU 7.2.0", to(
+        devices=nic("vdpa", "dev='/dev/vhost-vdpa-0'"))),
+    "a vDPA device of a libvirt that asks nobody": ("NETWORK", "block", "libvirt 8.5.0 with QEMU 8.2.0", to(
+        devices=nic("vdpa", "dev='/dev/vhost-vdpa-0'"), libvirt="8.5.0", qemu="8.2.0")),
+    "a vDPA device that may go along": ("NETWORK", "unknown", "only QEMU knows", to(
+        devices=nic("vdpa", "dev='/dev/vhost-vdpa-0'"), qemu="8.2.0")),
+    "a vDPA device of who knows what": ("NETWORK", "unknown", "only QEMU knows", to(
+        devices=nic("vdpa", "dev='/dev/vhost-vdpa-0'"), qemu=None)),
+    "an interface behind a filter": ("NETWORK", "warn", "the filter clean-traffic: h2 refuses", to(
+        has(interfaces=("br0",)), devices=nic("bridge", "bridge='br0'", "<filterref filter='clean-traffic'/>"))),
     "one good and one bad interface": ("NETWORK", "block", "no bridge br1", to(
         has(interfaces=("br0",)), devices=nic("bridge", "bridge='br0'") + nic("bridge", "bridge='br1'"))),
     "a screen on loopback": ("GRAPHICS", "ok", "127.0.0.1", to(devices=VNC.format("127.0.0.1"))),
@@ -240,6 +267,14 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
         devices=port("tcp", "mode='bind' host='10.0.0.5' service='9'"))),
     "a port that calls out": ("PATHS", "warn", "somebody must listen", to(
         devices=port("tcp", "mode='connect' host='10.0.0.5' service='9'"))),
+    "a device of the client's": ("PATHS", "warn", "its redirdev ends in 10.0.0.5, to which QEMU connects", to(
+        devices=port("tcp", "mode='connect' host='10.0.0.5' service='9'", "redirdev"))),
+    "random numbers of a device": ("PATHS", "warn", "its rng ends in /dev/hwrng", to(
+        devices="<rng model='virtio'><backend model='random'>/dev/hwrng</backend></rng>")),
+    "a vsock": ("PATHS", "warn", "needs /dev/vhost-vsock on h2", to(
+        devices="<vsock model='virtio'><cid auto='yes' address='3'/></vsock>")),
+    "a vsock of a fixed number": ("PATHS", "warn", "/dev/vhost-vsock on h2, and its number 3 free", to(
+        devices="<vsock model='virtio'><cid auto='no' address='3'/></vsock>")),
     "NVRAM elsewhere": ("PATHS", "warn", "its NVRAM is /srv/nv/web1.fd", to(before=NVRAM, inside="</other>")),
     "firmware": ("FIRMWARE", "ok", "has the firmware /fw/code.fd", to(
         before=LOADER.format(""), inside="</other>", target=takes(loaders=("/fw/code.fd",)))),
@@ -263,6 +298,16 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
         target=end("h2", WESTMERE, host=capabilities(uuid=HOST_2, topology=False)))),
     "memory that is a file": ("MEMORY_DEVICES", "warn", "the file /srv/nv", to(
         before=SLOTS, devices=DIMM.format("<source><path>/srv/nv</path></source>").replace("'dimm'", "'nvdimm'"))),
+    "memory for enclaves": ("MEMORY_DEVICES", "risk", "in its enclaves is lost", to(
+        devices=SGX, target=takes(sgx=True))),
+    "memory for enclaves, not told": ("MEMORY_DEVICES", "risk", "in its enclaves is lost", to(devices=SGX)),
+    "memory for enclaves that h2 has not": ("MEMORY_DEVICES", "block", "h2 has none to give", to(
+        devices=SGX, target=takes(sgx=False))),
+    "memory that is a file of virtio": ("MEMORY_DEVICES", "unknown", "virtio-pmem /srv/pm", to(devices=PMEM)),
+    "memory that has no slot": ("MEMORY_DEVICES", "block", "a dimm has no slot", to(
+        before=SLOTS, devices=DIMM.format("").replace(SLOT, ""))),
+    "memory that shall have a slot": ("MEMORY_DEVICES", "ok", "1 of 4 memory slots", to(
+        before=SLOTS, devices=DIMM.format("").replace(SLOT, ""), transfer=OFF)),
     "virtual CPUs": ("TOPOLOGY", "ok", "2 of the 288", to(target=takes(vcpu_max=288))),
     "more virtual CPUs than a machine has": ("TOPOLOGY", "block", "has 288 at most", to(
         vcpu="<vcpu>512</vcpu>", target=takes(vcpu_max=288))),
@@ -319,6 +364,34 @@ def test_domain_capabilities_tell_what_the_emulator_takes_and_stay_silent_on_the
     assert dict(document.facts) == {"vcpu_max": 288, "loaders": ("/fw/a",), "tpm_backends": ("emulator",)}
     (silent,) = read_documents(b"<domainCapabilities><vcpu max='many'/></domainCapabilities>", source="x")
     assert dict(silent.facts) == {}
+
+
+@pytest.mark.parametrize(("memory", "live"), [(SGX, "risk"), (PMEM.replace("<path>/srv/pm</path>", ""), "unknown")])
+def test_what_a_move_would_lose_of_memory_devices_a_guest_that_is_off_has_not(memory: str, live: str) -> None:
+    looked = to(devices=memory)
+    off = replace(looked, live=None, state="shut off", transfer=OFF)
+    told = [found(one, "MEMORY_DEVICES") for one in (looked, off)]
+    assert [f and f.severity for f in told] == [live, "ok"]
+
+
+@pytest.mark.parametrize(("name", "sgx"), [
+    ("qemu_7.0.0.x86_64.xml", True), ("qemu_6.1.0.x86_64.xml", False),
+])  # fmt: skip
+def test_whether_a_host_has_memory_for_enclaves_is_in_its_domain_capabilities(
+    shared: Path, name: str, sgx: bool
+) -> None:
+    text = (shared / "data/libvirt-9.0.0/domaincapsdata" / name).read_text()
+    assert has_sgx(text, source=name) is sgx
+    assert has_sgx(text.replace("sgx", "tomorrow"), source=name) is None
+
+
+@pytest.mark.parametrize(("name", "shares"), [
+    ("vircaps-x86_64-resctrl.xml", ("cachetune", "memorytune")), ("vircaps-x86_64-resctrl-skx.xml", ("cachetune",)),
+    ("vircaps-x86_64-caches.xml", ()), ("caps-qemu-kvm.xml", ()),
+])  # fmt: skip
+def test_what_a_host_can_set_apart_is_in_its_capabilities(shared: Path, name: str, shares: tuple[str, ...]) -> None:
+    text = (shared / "data/libvirt-9.0.0/capabilities" / name).read_text()
+    assert shares_of(text, source=name) == shares
 
 
 # ---- names and paths come from strangers

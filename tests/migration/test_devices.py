@@ -53,6 +53,11 @@ DISKS = {
         Disk(target="vda", device="disk", source=Storage(type="volume", pool="p", volume="v")),
     "<disk type='network'><source protocol='rbd' name='p/i'><host name='c1'/></source><target dev='vda'/></disk>":
         Disk(target="vda", device="disk", source=Storage(type="network", protocol="rbd", name="p/i")),
+    "<disk type='file'><source file='/images/a.qcow2'><encryption format='luks'><secret type='passphrase' uuid='5'/>"
+    "</encryption></source><backingStore type='file'><source file='/b'><encryption format='luks'><secret usage='x'/>"
+    "</encryption></source></backingStore><target dev='vda'/></disk>":
+        Disk(target="vda", device="disk", source=FILE, backing=(Storage(type="file", path="/b"),),
+             secrets=("5", "usage x")),
     "<disk type='nvme'><source type='pci' namespace='1'><address domain='0'/></source><target dev='vda'/></disk>":
         Disk(target="vda", device="disk", source=Storage(type="nvme")),
     "<disk type='tomorrow'><source what='x'/><target dev='vda'/></disk>":
@@ -82,6 +87,10 @@ INTERFACES = {
     "<interface type='vhostuser'><source type='unix' path='/run/s' mode='server'/></interface>":
         Interface(type="vhostuser", source="/run/s"),
     "<interface type='user'><backend type='passt'/></interface>": Interface(type="user", backend="passt"),
+    "<interface type='bridge'><source bridge='br0'/><filterref filter='clean-traffic'/></interface>":
+        Interface(type="bridge", source="br0", rules="clean-traffic"),
+    "<interface type='vdpa'><source dev='/dev/vhost-vdpa-0'/></interface>":
+        Interface(type="vdpa", source="/dev/vhost-vdpa-0"),
     "<interface type='ethernet'><target dev='tap7' managed='no'/></interface>":
         Interface(type="ethernet", source="tap7", managed=False),
 }  # fmt: skip
@@ -147,6 +156,28 @@ def test_ports_are_kept_where_they_end_on_the_host_and_a_console_beside_its_seri
         Character(device="serial", type="log", path="/log/copy"),
         Character(device="serial", type="tcp", path="10.0.0.1", connects=True),
     )
+
+
+def test_what_else_ends_on_the_host_is_kept_unless_every_host_has_it() -> None:
+    random = "<rng model='virtio'><backend model='random'>{}</backend></rng>"
+    found = devices(
+        "<redirdev bus='usb' type='tcp'><source mode='connect' host='10.0.0.1' service='9'/></redirdev>"
+        "<redirdev bus='usb' type='spicevmc'/>" + random.format("/dev/urandom") + random.format("/dev/hwrng")
+        + "<vsock model='virtio'><cid auto='yes' address='4'/></vsock>",
+    )  # fmt: skip
+    assert found.characters == (
+        Character(device="redirdev", type="tcp", path="10.0.0.1", connects=True),
+        Character(device="rng", type="random", path="/dev/hwrng"),
+        Character(device="vsock", type="vsock", path=""),
+    )
+    (fixed,) = devices("<vsock model='virtio'><cid auto='no' address='4'/></vsock>").characters
+    assert fixed.path == "4"
+
+
+def test_a_memory_device_that_runs_has_its_slot() -> None:
+    dimm = "<memory model='dimm'><target><size>1</size></target>{}</memory>"
+    read = [devices(dimm.format(x)).memory[0].placed for x in ("", "<address type='dimm' slot='0' base='0x0'/>")]
+    assert read == [False, True]
 
 
 def test_firmware_is_read_in_both_spellings_of_nvram() -> None:

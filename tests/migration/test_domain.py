@@ -11,7 +11,9 @@ from lxml import etree
 from tests.migration.scene import UUID, domain_xml
 from vmcompat.errors import DocumentError
 from vmcompat.migration.domain import cpu_text, difference, read_domain, with_cpu
+from vmcompat.migration.immovable import HostDevice, SharedMemory
 
+SHARE = "<cachetune vcpus='0'>{}</cachetune><memorytune vcpus='0'>{}</memorytune>"
 BASELINE = """<cpu mode='custom' match='exact' check='partial'>
   <model fallback='forbid'>Westmere</model>
   <vendor>Intel</vendor>
@@ -180,3 +182,47 @@ def test_what_is_no_domain_is_one_clear_error(xml: str, problem: str) -> None:
 def test_entities_are_not_followed_where_text_is_cut_either() -> None:
     with pytest.raises(DocumentError, match="DTD"):
         with_cpu("<!DOCTYPE domain [<!ENTITY a '<cpu/>'>]><domain>&a;<devices/></domain>", BASELINE)
+
+
+@pytest.mark.parametrize(
+    ("limit", "limited"),
+    [
+        ("<hard_limit unit='GiB'>4</hard_limit>", True),
+        ("<hard_limit unit='KiB'>0</hard_limit>", False),
+        ("<hard_limit unit='KiB'>9007199254740991</hard_limit>", False),
+        ("<soft_limit unit='GiB'>4</soft_limit>", False),
+    ],
+)
+def test_a_limit_of_memory_is_one_where_libvirt_takes_it_for_one(limit: str, limited: bool) -> None:
+    assert read_domain(domain_xml(before=f"<memtune>{limit}</memtune>"), source="x").hard_limit is limited
+
+
+@pytest.mark.parametrize(
+    ("cache", "bandwidth", "shares"),
+    [
+        ("<cache id='0' level='3' type='both' size='3'/>", "", ("cachetune",)),
+        ("<monitor level='3' vcpus='0'/>", "<node id='0' bandwidth='20'/>", ("memorytune",)),
+        ("<monitor level='3' vcpus='0'/>", "<monitor vcpus='0'/>", ()),
+    ],
+)
+def test_a_share_is_asked_for_where_more_than_a_monitor_is_asked_for(
+    cache: str, bandwidth: str, shares: tuple[str, ...]
+) -> None:
+    before = f"<cputune>{SHARE.format(cache, bandwidth)}</cputune>"
+    assert read_domain(domain_xml(before=before), source="x").shares == shares
+
+
+def test_what_holds_a_guest_is_read_with_what_decides_whether_it_does() -> None:
+    held = read_domain(domain_xml(devices="""
+<hostdev mode='subsystem' type='mdev' model='vfio-ap'><source><address uuid='c2177883'/></source></hostdev>
+<interface type='hostdev'><source network='vfs'><address type='pci' domain='0x0000' bus='0x00' slot='0x07'
+function='0x0'/></source><teaming type='transient' persistent='ua-1'/></interface>
+<interface type='bridge'><source bridge='br0'/><teaming type='persistent'/></interface>
+<shmem name='s' role='master'><model type='ivshmem-doorbell'/><server path='/s'/></shmem>
+"""), source="x").immovable  # fmt: skip
+    assert held.hostdevs == (
+        HostDevice(type="mdev", name="c2177883", model="vfio-ap"),
+        HostDevice(type="pci", name="0000:00:07.0", teamed=True, network="vfs"),
+    )
+    assert held.shared == (SharedMemory(name="s", model="ivshmem-doorbell", role="master", server="/s"),)
+    assert (held.stateless, held.images, held.handed) == ((), (), ())

@@ -7,7 +7,7 @@ from tests.migration.scene import SANDYBRIDGE, UUID, WESTMERE, capabilities, dom
 from vmcompat.migration.apply import CpuAnswer
 from vmcompat.migration.observe import Observation
 from vmcompat.migration.preflight import preflight
-from vmcompat.migration.transfer import Transfer
+from vmcompat.migration.transfer import PLAIN, Transfer
 
 
 def custom(inside: str) -> str:
@@ -23,9 +23,54 @@ HOST_1 = "00000000-0000-4000-8000-000000000001"
 HOST_2 = "00000000-0000-4000-8000-000000000002"
 INVTSC = f"{WESTMERE}<feature policy='require' name='invtsc'/>"
 FIXED = "<clock offset='utc'><timer name='tsc' frequency='2000000000'/></clock>"
+SHARES = "<cputune><cachetune vcpus='0'><cache id='0' level='3' type='both' size='3' unit='MiB'/></cachetune></cputune>"
 HUGE = "<memoryBacking><hugepages><page size='1' unit='GiB'/></hugepages></memoryBacking>"
 DEVICE = """<hostdev mode='subsystem' type='pci' managed='yes'><source><address domain='0x0000' bus='0x3b' slot='0x00'
 function='0x1'/></source></hostdev>"""
+
+
+FIXED_ADDRESS = "<address type='pci' domain='0x0000' bus='0x3b' slot='0x00' function='0x1'/>"
+TEAMED = f"""<interface type='hostdev'><source{{}}>{FIXED_ADDRESS}</source>
+<teaming type='transient' persistent='ua-1'/></interface>"""
+MDEV = """<hostdev mode='subsystem' type='mdev' model='{}'><source>
+<address uuid='c2177883-f1bb-47f0-914d-32a22e3a8804'/></source></hostdev>"""
+SCSI = """<hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host0'/>
+<address bus='0' target='0' unit='0'/></source></hostdev>"""
+VHOST_SCSI = """<hostdev mode='subsystem' type='scsi_host'><source protocol='vhost' wwpn='naa.5123456789abcde0'/>
+</hostdev>"""
+USB = "<hostdev mode='subsystem' type='usb'><source><vendor id='0x1'/><product id='0x2'/></source></hostdev>"
+SHMEM = "<shmem name='pool'{}><model type='{}'/><size unit='M'>4</size>{}</shmem>"
+VIRGL = "<video><model type='virtio'><acceleration accel3d='{}'/></model></video>"
+IMAGE = """<disk type='file'><driver name='qemu' type='{}'/><source file='/a'{}/><backingStore type='file'>
+<format type='{}'/><source file='/b'/></backingStore><target dev='vda'/></disk>"""
+OFF = Transfer(offline=True)
+
+
+def lent(device: str, libvirt: str = "9.0.0", qemu: str | None = "7.2.0", transfer: Transfer = PLAIN) -> Observation:
+    """A guest with that device, of a source with these versions."""
+    here = replace(end("h1", WESTMERE, libvirt=libvirt), qemu=qemu)
+    return seen(domain(devices=device), source=here, transfer=transfer)
+
+
+def kept(observation: Observation) -> Observation:
+    """The same, out of documents that somebody kept."""
+    return replace(observation, source=replace(observation.source, asked=False))
+
+
+def refused(words: str) -> Observation:
+    """A guest whose definition the target refuses in a dry run, in these words."""
+    looked = seen(domain())
+    return replace(looked, target=replace(looked.target, refusal=words))
+
+
+def called(name: str, observation: Observation) -> Observation:
+    """The same, with a target that calls itself so."""
+    return replace(observation, target=replace(observation.target, name=name))
+
+
+def sets_apart(*shares: str) -> Any:
+    document = capabilities(uuid=HOST_2)
+    return end("h2", WESTMERE, host=replace(document, facts=dict(document.facts) | {"shares": shares}))
 
 
 def bits(mode: str, number: int) -> str:
@@ -64,6 +109,14 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
     "a transport that is not there": ("PEER", "block", "not by rdma", seen(
         domain(), migrate_uri="rdma://h2", target=at_h2(transports=("tcp",)))),
     "transports not told": ("PEER", "unknown", "does not say", seen(domain(), target=at_h2(transports=()))),
+    "a host without a name": ("PEER", "unknown", "calls itself localhost", called("localhost.local", seen(domain()))),
+    "a host without a name, and an address": ("PEER", "ok", "travels by tcp", called("localhost", seen(
+        domain(), migrate_uri="tcp://10.0.0.2"))),
+    "by rdma, without a limit": ("PEER", "block", "a limit of its memory", seen(domain(), migrate_uri="rdma://h2")),
+    "by rdma, with no limit at all": ("PEER", "block", "a limit of its memory", seen(domain(
+        before="<memtune><hard_limit unit='KiB'>9007199254740991</hard_limit></memtune>"), migrate_uri="rdma://h2")),
+    "by rdma": ("PEER", "ok", "travels by rdma", seen(domain(
+        before="<memtune><hard_limit unit='GiB'>2</hard_limit></memtune>"), migrate_uri="rdma://h2")),
     "no peer, and none needed": ("PEER", "ok", "this client calls both", seen(
         domain(), peer_uri=None, transfer=Transfer(managed=True))),
     "options that both hosts have": ("TRANSFER", "ok", "parallel", seen(domain(), transfer=Transfer(parallel=4))),
@@ -167,10 +220,16 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
         before="<cputune><emulatorpin cpuset='3-4'/></cputune>"))),
     "pins on a topology not told": ("CPUTUNE", "unknown", "does not list its CPUs", seen(domain(
         before="<cputune><emulatorpin cpuset='3'/></cputune>"), target=at_h2(topology=False))),
+    "a share of a cache": ("CPUTUNE", "ok", "sets caches", seen(domain(before=SHARES), target=sets_apart("cachetune"))),
+    "a share of a cache that is not there": ("CPUTUNE", "block", "<cachetune>", seen(
+        domain(before=SHARES), target=sets_apart("memorytune"))),
+    "a share of a cache, not told": ("CPUTUNE", "unknown", "does not say", seen(domain(before=SHARES))),
     "nodes of a topology not told": ("NUMATUNE", "unknown", "does not list its NUMA nodes", seen(domain(
         before="<numatune><memory mode='strict' nodeset='0'/></numatune>"), target=at_h2(topology=False))),
     "a NUMA node that is not there": ("NUMATUNE", "block", "<numatune><memory> names 1", seen(domain(
         before="<numatune><memory mode='strict' nodeset='0-1'/></numatune>"))),
+    "a NUMA node that is not there, of a definition": ("NUMATUNE", "risk", "<numatune><memory> names 1", seen(domain(
+        before="<numatune><memory mode='strict' nodeset='0-1'/></numatune>"), transfer=OFF)),
     "NUMA nodes that are there": ("NUMATUNE", "ok", "exists", seen(domain(
         before="<numatune><memory mode='strict' nodeset='0-1'/><memnode cellid='0' nodeset='1'/></numatune>"),
         target=at_h2(nodes=2))),
@@ -179,6 +238,8 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
         domain(**cpu(INVTSC), inside=FIXED), target=at_h2(tsc=tsc(2_000_499_000)))),
     "a TSC just beyond tolerance": ("TSC", "block", "cannot scale", seen(
         domain(**cpu(INVTSC), inside=FIXED), target=at_h2(tsc=tsc(2_000_501_000, "no")))),
+    "a TSC beyond tolerance, of a definition": ("TSC", "risk", "cannot scale", seen(
+        domain(**cpu(INVTSC), inside=FIXED), target=at_h2(tsc=tsc(2_000_501_000, "no")), transfer=OFF)),
     "a TSC that claims to scale": ("TSC", "warn", "claim", seen(
         domain(**cpu(INVTSC), inside=FIXED), target=at_h2(tsc=tsc(2_400_000_000, "yes")))),
     "a TSC that may scale": ("TSC", "warn", "whether it scales", seen(
@@ -211,7 +272,65 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
         source=end("h1", WESTMERE, host=capabilities(uuid=HOST_1, tsc=bits("passthrough", 52))))),
     "address bits not told": ("ADDRESS_BITS", "unknown", "h2 does not say", seen(
         domain(**cpu(f"{WESTMERE}{bits('emulate', 42)}")))),
-    "a device of the host": ("HOSTDEV", "risk", "pci 0000:3b:00.1", seen(domain(devices=DEVICE))),
+    "a device of the host": ("HOSTDEV", "block", "pci 0000:3b:00.1 of h1: QEMU 7.2.0 moves no such", lent(DEVICE)),
+    "a device of the host of a libvirt that asks nobody": (
+        "HOSTDEV", "block", "libvirt 8.5.0 with QEMU 9.0.0", lent(DEVICE, "8.5.0", "9.0.0")),
+    "a device of the host with a QEMU that does not tell": (
+        "HOSTDEV", "block", "with QEMU 5.2.0", lent(DEVICE, "9.0.0", "5.2.0")),
+    "a device of the host that may go along": ("HOSTDEV", "unknown", "only QEMU knows", lent(DEVICE, "9.0.0", "8.1.0")),
+    "a device of the host of who knows what": ("HOSTDEV", "unknown", "versions", lent(DEVICE, qemu=None)),
+    "a device of the host, out of documents": ("HOSTDEV", "risk", "libvirt refuses most of", kept(lent(DEVICE))),
+    "a device of the host, off": ("HOSTDEV", "risk", "another device's", lent(DEVICE, transfer=OFF)),
+    "a device that the target's QEMU lacks": ("DRY", "block", "not supported by this QEMU", refused(
+        "unsupported configuration: virtio-mem isn't available: not supported by this QEMU binary")),
+    "huge pages that the target has not mounted": ("DRY", "block", "hugetlbfs", refused(
+        "internal error: hugetlbfs filesystem is not mounted or disabled by administrator config")),
+    "a teamed device": ("HOSTDEV", "risk", "at the same address", lent(TEAMED.format(""), "8.5.0", "5.2.0")),
+    "a teamed device of a network": ("HOSTDEV", "warn", "out of the network vfs", lent(
+        TEAMED.format(" network='vfs'"))),
+    "a mediated device": ("HOSTDEV", "block", "mdev c2177883", lent(MDEV.format("vfio-pci"))),
+    "a mediated device that may go along": ("HOSTDEV", "unknown", "mdev", lent(MDEV.format("vfio-pci"), qemu="8.2.0")),
+    "a mediated device of a mainframe": ("HOSTDEV", "block", "no state", lent(MDEV.format("vfio-ap"), qemu="9.0.0")),
+    "a SCSI device": ("HOSTDEV", "risk", "scsi scsi_host0", lent(SCSI)),
+    "a SCSI device of an old libvirt": ("HOSTDEV", "block", "libvirt 8.5.0", lent(SCSI, "8.5.0")),
+    "a SCSI target in the kernel": ("HOSTDEV", "block", "naa.5123456789abcde0", lent(VHOST_SCSI, "10.0.0", "9.0.0")),
+    "a USB device": ("HOSTDEV", "risk", "usb 1:2 of h1 stays there", lent(USB, "8.5.0")),
+    "an event device": ("HOSTDEV", "risk", "input /dev/input/event3", lent(
+        "<input type='evdev'><source dev='/dev/input/event3'/></input>")),
+    "a card in the host's reader": ("HOSTDEV", "risk", "smartcard host", lent("<smartcard mode='host'/>")),
+    "a device of tomorrow": ("HOSTDEV", "unknown", "is not known", lent("<hostdev mode='subsystem' type='vdpa'/>")),
+    "memory of a peer": ("NON_MIGRATABLE", "block", "(pool): its role is peer", lent(
+        SHMEM.format(" role='peer'", "ivshmem-plain", ""))),
+    "shared memory without a role": ("NON_MIGRATABLE", "block", "it has no role", lent(
+        SHMEM.format("", "ivshmem-doorbell", "<server path='/tmp/s'/>"), "11.0.0", "9.2.0")),
+    "shared memory of the old model": ("NON_MIGRATABLE", "block", "old model", lent(
+        SHMEM.format(" role='master'", "ivshmem", ""))),
+    "memory of a master": ("NON_MIGRATABLE", "warn", "over what h2 has under that name", lent(
+        SHMEM.format(" role='master'", "ivshmem-plain", ""))),
+    "memory of a master with a server": ("NON_MIGRATABLE", "warn", "needs its server there: /tmp/s", lent(
+        SHMEM.format(" role='master'", "ivshmem-doorbell", "<server path='/tmp/s'/>"))),
+    "a crypto device": ("NON_MIGRATABLE", "block", "a crypto device: QEMU 8.0.0", lent(
+        "<crypto model='virtio' type='qemu'><backend model='builtin'/></crypto>", "9.1.0", "8.0.0")),
+    "sound on USB": ("NON_MIGRATABLE", "block", "sound card on USB", lent("<sound model='usb'/>")),
+    "virtio sound": ("NON_MIGRATABLE", "block", "model virtio", lent("<sound model='virtio'/>", "10.4.0", "8.2.0")),
+    "a screen with 3D acceleration": ("NON_MIGRATABLE", "block", "virgl", lent(VIRGL.format("yes"))),
+    "an input device of the host": ("NON_MIGRATABLE", "block", "type='passthrough'", lent(
+        "<input type='passthrough' bus='virtio'><source evdev='/dev/input/event3'/></input>")),
+    "a folder by MTP": ("NON_MIGRATABLE", "block", "MTP", lent(
+        "<filesystem><driver type='mtp'/><source dir='/a'/><target dir='b'/></filesystem>")),
+    "an NVMe controller": ("NON_MIGRATABLE", "block", "NVMe", lent(
+        "<disk type='file'><source file='/a'/><target dev='nvme0n1' bus='nvme'/></disk>", "11.5.0", "10.0.0")),
+    "an NVMe controller of a new QEMU": ("NON_MIGRATABLE", "unknown", "before 10.2 does not move it", lent(
+        "<controller type='nvme'/>", "11.9.0", "10.2.0")),
+    "an NVMe controller of who knows what": ("NON_MIGRATABLE", "unknown", "of the one of h1", lent(
+        "<controller type='nvme'/>", qemu=None)),
+    "an IOMMU": ("NON_MIGRATABLE", "block", "model amd", lent("<iommu model='amd'/>", "11.5.0", "10.0.0")),
+    "an image of another program's format": ("NON_MIGRATABLE", "block", "vda (vmdk)", lent(
+        IMAGE.format("vmdk", "", "raw"))),
+    "an image beneath in an old format": ("NON_MIGRATABLE", "block", "vda (vpc)", lent(
+        IMAGE.format("qcow2", "", "vpc"))),
+    "an image that somebody opened": ("NON_MIGRATABLE", "unknown", "image of vda", lent(
+        IMAGE.format("qcow2", " fdgroup='x'", "raw"))),
     "sealed memory": ("LAUNCH_SECURITY", "block", "(sev)", seen(domain(inside="<launchSecurity type='sev'/>"))),
     "somebody's note": ("OWNER", "warn", "urn:somebody", seen(domain(
         before="<metadata><x:y xmlns:x='urn:somebody'/></metadata>"))),
@@ -225,6 +344,45 @@ CASES: dict[str, tuple[str, str, str, Observation]] = {
     "a stale definition": ("NAME", "warn", "stale", seen(
         domain(), target=end("h2", WESTMERE, taken=(("web1", UUID, False),)))),
 }  # fmt: skip
+
+
+def test_what_holds_a_guest_does_not_hold_its_definition() -> None:
+    sealed = {"inside": "<launchSecurity type='sev'/>"}
+    for held, check in (
+        (domain(**sealed), "LAUNCH_SECURITY"),
+        (domain(devices=SHMEM.format("", "ivshmem-plain", "")), "NON_MIGRATABLE"),
+        (domain(**cpu(INVTSC)), "TSC"),
+    ):
+        live = found(seen(held), check)
+        assert live is not None
+        assert live.severity == "block"
+        assert found(seen(held, transfer=OFF), check) is None
+
+
+def test_what_a_definition_could_not_start_with_is_a_risk_where_only_the_definition_moves() -> None:
+    slow = capabilities(uuid=HOST_2, tsc=tsc(2_400_000_000, "no"))
+    amd = end("h2", "<model>EPYC</model><vendor>AMD</vendor>")
+    for guest, target, check in (
+        (domain(vcpu="<vcpu cpuset='8-9'>2</vcpu>"), None, "VCPU"),
+        (domain(before="<cputune><emulatorpin cpuset='8'/></cputune>"), None, "CPUTUNE"),
+        (domain(before="<numatune><memory mode='strict' nodeset='3'/></numatune>"), None, "NUMATUNE"),
+        (domain(before=HUGE), at_h2(tsc="<pages unit='KiB' size='2048'/>"), "MEMORY"),
+        (domain(**cpu(INVTSC), inside=FIXED), end("h2", WESTMERE, host=slow), "TSC"),
+        (domain(), amd, "VENDOR"),
+    ):
+        told = [found(seen(guest, target=target, transfer=how), check) for how in (PLAIN, OFF)]
+        assert [f and f.severity for f in told] == ["block", "risk"], check
+
+
+def test_devices_that_travel_are_not_called_ones_that_do_not() -> None:
+    travel = "".join([
+        VIRGL.format("no"), "<sound model='ich9'/>", "<input type='tablet' bus='usb'/>", "<iommu model='intel'/>",
+        IMAGE.format("qcow2", "", "raw"), "<filesystem><source dir='/a'/><target dir='b'/></filesystem>",
+        "<smartcard mode='passthrough' type='spicevmc'/>", "<redirdev bus='usb' type='spicevmc'/>",
+        "<watchdog model='i6300esb' action='dump'/>", "<panic model='hyperv'/>", "<vsock><cid auto='yes'/></vsock>",
+    ])  # fmt: skip
+    looked = lent(travel)
+    assert [found(looked, check) for check in ("NON_MIGRATABLE", "HOSTDEV")] == [None, None]
 
 
 def test_a_plain_guest_between_equal_hosts_has_nothing_in_its_way() -> None:

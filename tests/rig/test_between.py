@@ -1,16 +1,25 @@
 """What the two hosts and the guest's state are found to be, and whether libvirt agrees: every finding is tried."""
 
+import re
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.rig import Rig
+from tests.rig.domain import SHARED_DIR
 from tests.rig.guests import Guests, evidence, severity
 from tests.rig.test_migrate import MAXIMUM
 from vmcompat.baseline.common import Baseline
+from vmcompat.connect import open_host
 from vmcompat.errors import MigrationError
+from vmcompat.migration.domain import read_domain
+from vmcompat.migration.observe import _dry_run
+from vmcompat.migration.preflight import preflight
+from vmcompat.migration.transfer import Transfer
 
 pytestmark = pytest.mark.rig
 
@@ -276,6 +285,116 @@ def test_a_baseline_is_not_written_beside_a_passed_through_cache(movers: Guests,
     refused = movers.rig.virsh("h1", "define", str(path), check=False)
     assert refused.returncode != 0
     assert "CPU cache mode 'passthrough' can only be used with" in refused.stderr
+
+
+# ---- what no target takes, and what this one does not
+
+
+BEFORE_DEVICES = "<audio id='1' type='none'/>"
+SHMEM = "<shmem name='pool' role='{}'><model type='ivshmem-plain'/><size unit='M'>1</size></shmem>"
+
+
+def with_device(movers: Guests, name: str, device: str) -> str:
+    return power_on(movers, name, (BEFORE_DEVICES, f"{BEFORE_DEVICES}{device}"), boot=False)
+
+
+@pytest.mark.proves("NON_MIGRATABLE", libvirt="refuses")
+def test_memory_shared_as_a_peer_does_not_move(movers: Guests) -> None:
+    name = with_device(movers, "peer", SHMEM.format("peer"))
+    plan = movers.plan(name)
+    assert severity(plan, "NON_MIGRATABLE") == "block"
+    assert "its role is peer" in evidence(plan, "NON_MIGRATABLE")
+    assert "'peer mode' in device 'ivshmem'" in migrate(movers, name).stderr
+    assert movers.where(name) == {"h1": "running"}
+
+
+@pytest.mark.proves("NON_MIGRATABLE", libvirt="performs")
+def test_memory_shared_as_the_master_goes_along(movers: Guests) -> None:
+    name = with_device(movers, "master", SHMEM.format("master"))
+    assert severity(movers.plan(name), "NON_MIGRATABLE") == "warn"
+    performs(movers, name)
+
+
+@pytest.mark.proves("NON_MIGRATABLE", libvirt="refuses")
+def test_an_image_in_a_format_that_qemu_does_not_hand_over_keeps_its_guest(movers: Guests) -> None:
+    header = struct.pack(">4sIQIIQBBHIQ", b"QFI\xfb", 1, 0, 0, 0, 1 << 20, 12, 9, 0, 0, 48)
+    (movers.rig.shared_dir / "old.qcow").write_bytes(header + bytes(4096 - len(header)))
+    name = with_device(
+        movers, "old-image",
+        f"<disk type='file'><driver name='qemu' type='qcow' cache='none'/><source file='{SHARED_DIR}/old.qcow'/>"
+        "<target dev='vda' bus='virtio'/></disk>",
+    )  # fmt: skip
+    plan = movers.plan(name)
+    assert severity(plan, "NON_MIGRATABLE") == "block"
+    assert "vda (qcow)" in evidence(plan, "NON_MIGRATABLE")
+    assert "does not support live migration" in migrate(movers, name, "--unsafe").stderr
+
+
+@pytest.mark.proves("PEER", libvirt="refuses")
+def test_no_guest_without_a_limit_of_its_memory_goes_by_rdma(movers: Guests) -> None:
+    name = power_on(movers, "rdma", boot=False)
+    uri = movers.rig.migrate_uri("h2").replace("tcp", "rdma", 1)
+    plan = movers.plan(name, migrate_uri=uri)
+    assert severity(plan, "PEER") == "block"
+    assert "a limit of its memory" in evidence(plan, "PEER")
+    peer = movers.rig.peer_uri("h2")
+    refused = movers.rig.virsh("h1", "migrate", name, "--live", "--p2p", peer, uri, check=False)
+    assert "cannot start RDMA migration with no memory hard limit set" in refused.stderr
+
+
+@pytest.mark.proves("DRY", libvirt="refuses")
+def test_huge_pages_that_the_target_has_not_mounted_are_found_by_the_dry_run(movers: Guests) -> None:
+    """No host of the rig has them mounted, so that they come with the XML that is sent to the target."""
+    rig, name = movers.rig, power_on(movers, "huge", boot=False)
+    huge = "<memoryBacking><hugepages/></memoryBacking>"
+    sent = rig.dir / "sent.xml"
+    sent.write_text(rig.virsh("h1", "dumpxml", "--migratable", name).stdout.replace("</vcpu>", f"</vcpu>{huge}", 1))
+    asked = read_domain(sent.read_text(), source="sent")
+    with open_host(rig.uri("h2"), write=True) as host:
+        words = _dry_run(host, asked)
+    seen = movers.plan(name).seen
+    findings = preflight(replace(seen, live=asked, target=replace(seen.target, refusal=words)))
+    (found,) = [f for f in findings if f.id == "DRY"]
+    assert (found.severity, "hugetlbfs" in found.evidence) == ("block", True), found
+    assert "hugetlbfs" in migrate(movers, name, "--xml", str(sent)).stderr
+    assert movers.where(name) == {"h1": "running"}
+
+
+@pytest.mark.proves("DISKS", libvirt="refuses")
+def test_a_disk_whose_secret_the_target_lacks_is_refused_there(movers: Guests) -> None:
+    """The secret comes with the XML that is sent to the target: to encrypt an image takes qemu-img."""
+    rig = movers.rig
+    (rig.shared_dir / "plain.raw").write_bytes(bytes(1 << 20))
+    name = with_device(
+        movers, "secretive",
+        f"<disk type='file'><driver name='qemu' type='raw' cache='none'/><source file='{SHARED_DIR}/plain.raw'/>"
+        "<target dev='vda' bus='virtio'/></disk>",
+    )  # fmt: skip
+    uuid = "11111111-2222-4333-8444-555555555555"
+    text = rig.virsh("h1", "dumpxml", "--migratable", name).stdout
+    lock = f"<encryption format='luks'><secret type='passphrase' uuid='{uuid}'/></encryption>"
+    sent = rig.dir / "sent.xml"
+    sent.write_text(re.sub(r"(<source file='[^']*plain.raw')([^/>]*)/>", rf"\1\2>{lock}</source>", text))
+    seen = replace(movers.plan(name).seen, live=read_domain(sent.read_text(), source="sent"))
+    (found,) = [f for f in preflight(seen) if f.id == "DISKS"]
+    assert (found.severity, uuid in found.evidence) == ("block", True), found
+    assert "no secret with matching uuid" in migrate(movers, name, "--unsafe", "--xml", str(sent)).stderr
+    assert movers.where(name) == {"h1": "running"}
+
+
+@pytest.mark.proves("VCPU", libvirt="performs")
+@pytest.mark.proves("MEMORY", libvirt="performs")
+def test_a_definition_moves_to_where_it_could_not_start_and_that_is_a_risk(movers: Guests) -> None:
+    name, rig = "nowhere", movers.rig
+    text = rig.domain_xml(name).replace("<vcpu>", "<vcpu cpuset='4000'>")
+    path = rig.dir / f"{name}.xml"
+    path.write_text(text.replace("</vcpu>", "</vcpu><memoryBacking><hugepages><page size='3' unit='MiB'/></hugepages>"
+                                 "</memoryBacking>"))  # fmt: skip
+    rig.virsh("h1", "define", str(path))
+    plan = movers.plan(name, transfer=Transfer(offline=True))
+    assert [severity(plan, check) for check in ("VCPU", "MEMORY")] == ["risk", "risk"]
+    rig.virsh("h1", "migrate", "--offline", "--persistent", "--undefinesource", "--p2p", name, rig.peer_uri("h2"))
+    assert movers.where(name) == {"h2": "shut off"}
 
 
 def test_a_plain_guest_between_equal_versions_passes_every_check_of_the_hosts(movers: Guests) -> None:

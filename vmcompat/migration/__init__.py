@@ -2,10 +2,11 @@
 
 Where to begin: ``migrate`` plans one move, ``preflight`` says what stands in its way, ``run`` does it.
 
-- What guests are: ``domain`` and its ``devices``; many of them: ``domains``, read in ``pieces``; ``demand``.
+- What guests are: ``domain`` with its ``devices`` and what makes it ``immovable``; many: ``domains``, read in
+  ``pieces``; what they need: ``demand``.
 - What is asked of hosts: ``observe`` looks at both ends, ``inventory`` at what guests lean on.
-- The checks: ``preflight`` calls those of ``fit``, ``travel``, ``between``, ``attached`` and ``disks``; ``skews`` is a
-  table of what it knows, ``proofs`` of where each was seen to be true.
+- The checks: ``preflight`` calls those of ``fit``, ``travel``, ``between``, ``attached``, ``disks`` and ``blockers``;
+  ``skews`` is a table of what versions are known to change, ``proofs`` of where each check was seen to be true.
 - The same checks for many: ``survey`` asks live hosts; ``kinds``, ``reach`` and ``canary`` ask documents.
 - A baseline in force: ``apply`` for one guest, ``ledger`` for all, ``rollout`` does it.
 - One move: ``transfer`` and ``policy`` say how, ``forecast`` whether; ``order`` and ``account`` are what a run is told

@@ -22,6 +22,9 @@ _ORDER: Final = ("ok", "warn", "unknown", "risk", "block")
 # Folders in which libvirt makes what it needs.
 _OWN: Final = ("/var/lib/libvirt/", "/run/libvirt/", "/var/run/libvirt/", "/var/log/libvirt/")
 _MOVES_VIRTIOFS: Final = (8, 2)  # the first QEMU that takes a vhost-user-fs device along
+_ALLOWS_VIRTIOFS: Final = (10, 5)  # libvirts before this one refuse it, whatever QEMU says
+_ASKS_QEMU: Final = ((8, 6), (6, 0))  # the first libvirt that asks, and the first QEMU that answers, what blocks it
+_MOVES_VDPA: Final = (8, 0)  # the first QEMU that does, where the device can
 
 
 def worst(found: Sequence[Verdict], seen: Observation) -> Verdict:
@@ -37,6 +40,12 @@ def worst(found: Sequence[Verdict], seen: Observation) -> Verdict:
         some(list(dict.fromkeys(f.evidence for f in told)), most=6),
         "; ".join([*remedies][:3]),
     )
+
+
+def asks_qemu(end: End) -> bool | None:
+    """Whether the libvirt of a host asks QEMU what it cannot move, and has no list of its own; None: not known."""
+    libvirt, qemu = version(end.libvirt), version(end.qemu or "")
+    return (libvirt >= _ASKS_QEMU[0] and qemu >= _ASKS_QEMU[1]) if libvirt and qemu else None
 
 
 def plain(text: str) -> str:
@@ -55,6 +64,11 @@ def filesystem(seen: Observation) -> Verdict | None:
         if one.driver == "virtiofs" and qemu and qemu < _MOVES_VIRTIOFS:
             found.append(Verdict(
                 "block", f"it has {what}, by virtiofs: the QEMU {here.qemu} of {here.name} refuses to move it",
+                f"unmount it, then virsh detach-device --domain {seen.typed} --file FILE",
+            ))  # fmt: skip
+        elif one.driver == "virtiofs" and here.asked and () < version(here.libvirt) < _ALLOWS_VIRTIOFS:
+            found.append(Verdict(
+                "block", f"it has {what}, by virtiofs: the libvirt {here.libvirt} of {here.name} refuses to move it",
                 f"unmount it, then virsh detach-device --domain {seen.typed} --file FILE",
             ))  # fmt: skip
         else:
@@ -124,7 +138,27 @@ def network(seen: Observation) -> Verdict | None:
     interfaces = tuple(i for i in interfaces if i.type != "hostdev")  # of these speaks HOSTDEV
     if not interfaces or seen.target.inventory is None:
         return None
-    return worst([_hangs_on(i, seen.target) for i in interfaces], seen)
+    found = [_vdpa(i, seen) if i.type == "vdpa" else _hangs_on(i, seen.target) for i in interfaces]
+    found += [_filtered(rules, seen.target) for rules in dict.fromkeys(i.rules for i in interfaces if i.rules)]
+    return worst(found, seen)
+
+
+def _vdpa(one: Interface, seen: Observation) -> Verdict:
+    here, there, what = seen.source, seen.target, f"its interface is the vDPA device {plain(one.source)}"
+    asks, qemu = asks_qemu(here), version(here.qemu or "")
+    if asks is False or () < qemu < _MOVES_VDPA:
+        return Verdict("block", f"{what}: libvirt {here.libvirt} with QEMU {here.qemu} does not move it",
+            f"virsh detach-interface --domain {seen.typed} --type vdpa",
+        )  # fmt: skip
+    return Verdict("unknown", f"{what}: whether that can be moved, only QEMU knows, and {there.name} needs one under "
+        "the same name", f"on {there.name}: ls -l -- {shlex.quote(one.source)}",
+    )  # fmt: skip
+
+
+def _filtered(rules: str, end: End) -> Verdict:
+    return Verdict("warn", f"its packets pass the filter {plain(rules)}: {end.name} refuses the guest where it lacks "
+        "that", f"virsh -c {shlex.quote(end.uri or 'URI')} nwfilter-dumpxml --nwfilter {shlex.quote(rules)}",
+    )  # fmt: skip
 
 
 def _hangs_on(one: Interface, end: End) -> Verdict:
@@ -207,7 +241,7 @@ def _listens(what: str, address: str, seen: Observation) -> Verdict:
 
 
 def paths(seen: Observation) -> Verdict | None:
-    """Files, sockets and devices of the host that its ports and its NVRAM end in."""
+    """Files, sockets and devices of the host that its ports, its NVRAM and the like end in."""
     if seen.moved is None or seen.target.inventory is None:
         return None
     devices, end = seen.moved.devices, seen.target
@@ -229,6 +263,15 @@ def _ends_in(one: Character, seen: Observation) -> Verdict:
     if one.type == "dev":
         return Verdict("risk", f"{what}, a device of {seen.source.name}: on {end.name} it is another one",
             f"virsh detach-device --domain {seen.typed} --file FILE",
+        )  # fmt: skip
+    if one.type == "vsock":
+        number = f", and its number {plain(one.path)} free" if one.path else ""
+        return Verdict("warn", f"its vsock needs /dev/vhost-vsock on {end.name}{number}",
+            f"on {end.name}: ls -l /dev/vhost-vsock; modprobe vhost_vsock",
+        )  # fmt: skip
+    if one.type == "random":
+        return Verdict("warn", f"{what}, from which it has random numbers: {end.name} needs it too",
+            f"on {end.name}: ls -l -- {shlex.quote(one.path)}",
         )  # fmt: skip
     if _own(one.path):
         return Verdict("ok", f"{what}, where libvirt makes what it needs")
@@ -296,6 +339,9 @@ def memory_devices(seen: Observation) -> Verdict | None:
         return None
     end, found = seen.target, []
     there = end.capabilities.facts.get("node_ids")
+    # slots are given at the start, and documents may be of a definition that has not started
+    runs = seen.source.asked and not seen.restart and not seen.transfer.offline
+    detach = f"virsh detach-device --domain {seen.typed} --file FILE"
     for one in devices.memory:
         if one.nodes and not isinstance(there, tuple):
             found.append(Verdict("unknown", f"{end.name} does not list its NUMA nodes", "virsh capabilities there"))
@@ -303,6 +349,16 @@ def memory_devices(seen: Observation) -> Verdict | None:
             found.append(Verdict(
                 "block", f"a {one.model} is taken from NUMA nodes that {end.name} lacks: {', '.join(map(str, absent))}",
                 "change its <nodemask>, and power the guest off and on",
+            ))  # fmt: skip
+        if one.model == "sgx-epc":
+            found.append(_enclaves(end, moves=seen.live is not None))
+        elif one.model == "virtio-pmem" and seen.live is not None:
+            found.append(Verdict("unknown", f"its {one.model} {plain(one.path)}: whether QEMU sends the state of that "
+                "device, is not known here", f"try with a guest that nobody misses, or take it out: {detach}",
+            ))  # fmt: skip
+        elif one.model == "dimm" and not one.placed and runs:
+            found.append(Verdict("block", "a dimm has no slot in the live definition: libvirt refuses to move it",
+                f"{detach}, or power the guest off and on with a newer QEMU",
             ))  # fmt: skip
         if one.path:
             found.append(Verdict("warn", f"a {one.model} is the file {plain(one.path)}: {end.name} needs it too",
@@ -312,6 +368,19 @@ def memory_devices(seen: Observation) -> Verdict | None:
     return worst(
         found or [Verdict("ok", f"{n} of {slots} memory slots are taken, all by memory that travels along")], seen
     )
+
+
+def _enclaves(end: End, *, moves: bool) -> Verdict:
+    if end.hypervisor is not None and end.hypervisor.facts.get("sgx") is False:
+        return Verdict("block", f"it has memory for SGX enclaves, and {end.name} has none to give",
+            "switch SGX on in the BIOS there, or choose another host",
+        )  # fmt: skip
+    if not moves:
+        return Verdict("ok", f"nothing tells that {end.name} has no memory for SGX enclaves")
+    return Verdict("risk", "it has memory for SGX enclaves: QEMU moves the guest, and what is in its enclaves is lost, "
+        f"what they have sealed included; {end.name} needs as much of it free",
+        "end what runs in enclaves first; can it begin anew with other keys?",
+    )  # fmt: skip
 
 
 def topology(seen: Observation) -> Verdict | None:

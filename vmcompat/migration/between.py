@@ -22,7 +22,9 @@ _SOUND_EMULATION: Final = "9.0.0"  # QEMU: "physmem: fix migration dirty bitmap 
 _NESTED_QEMU: Final = "4.1.0"  # the first that moves the state of guests within the guest, on Intel
 # What libvirt cannot do at an arrival either. A dry run may stumble over much else: paths, devices, networks.
 _FATAL: Final = re.compile(
-    r"[Uu]nknown CPU (?:model|feature)|does not support (?:machine|virt) type|Cannot check QEMU binary"
+    r"[Uu]nknown CPU (?:model|feature)|does not support (?:machine|virt) type|Cannot check QEMU binary|"
+    r"hugetlbfs filesystem is not mounted|any usable hugetlbfs mount|"
+    r"(?:not|n't) supported (?:by|with|in) this (?:QEMU|qemu)(?: binary)?"
 )
 _CPU_ANSWERED: Final = "incompatible with host CPU"  # LIVE_CPU and NEW_CPU ask for it by name
 _PASSED: Final = ("host-passthrough", "maximum")
@@ -256,7 +258,7 @@ def hyperv(seen: Observation) -> Verdict | None:
         return Verdict("risk", "<hyperv mode='passthrough'>: which enlightenments it has depends on its host",
             "list them in <hyperv> and power the guest off and on",
         )  # fmt: skip
-    if "reenlightenment" in moved.hyperv and not moved.tsc_frequency:
+    if "reenlightenment" in moved.hyperv and not moved.tsc_frequency and not seen.transfer.offline:
         return Verdict("block", "re-enlightenment without a fixed TSC frequency: QEMU refuses to move it",
             "add <timer name='tsc' frequency='...'/> to <clock>, or take reenlightenment out, and power the guest off "
             "and on",

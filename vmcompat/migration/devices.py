@@ -66,6 +66,8 @@ class Disk:
         The images beneath it, from the top.
     cache : str
         Cache mode as written; empty where that is left to QEMU, which then caches in the host.
+    secrets : tuple of str
+        UUIDs of the libvirt secrets that open its images; ``usage NAME`` where they are named by their use.
     readonly, shareable, transient : bool
     may_be_missing : bool
         A migration drops the image where the target lacks it (``startupPolicy``).
@@ -76,6 +78,7 @@ class Disk:
     source: Storage | None
     backing: tuple[Storage, ...] = ()
     cache: str = ""
+    secrets: tuple[str, ...] = ()
     readonly: bool = False
     shareable: bool = False
     transient: bool = False
@@ -92,6 +95,8 @@ class Interface:
         ``network`` too where live XML says what the network comes to on its host just now (``bridge``, ``direct``).
     backend : str
         Program that is behind it (``passt``); empty for libvirt's and QEMU's own.
+    rules : str
+        The network filter of libvirt's that its packets pass.
     managed : bool
         libvirt makes the host's side of it; False where an ``ethernet`` device must be there already.
     """
@@ -101,6 +106,7 @@ class Interface:
     portgroup: str = ""
     model: str = ""
     backend: str = ""
+    rules: str = ""
     managed: bool = True
 
 
@@ -134,16 +140,17 @@ class Filesystem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Character:
-    """One serial port, parallel port, console or channel that ends in a path or an address of the host.
+    """One port, console, channel or the like that ends in a path or an address of the host.
 
     Attributes
     ----------
     device : str
-        ``serial``, ``parallel``, ``console`` or ``channel``.
+        ``serial``, ``parallel``, ``console``, ``channel``, ``redirdev``, ``smartcard``, ``rng`` or ``vsock``.
     type : str
-        ``file``, ``unix``, ``dev``, ``pipe``, ``tcp`` and so on; ``log`` for a log beside any of them.
+        ``file``, ``unix``, ``dev``, ``pipe``, ``tcp`` and so on; ``log`` for a log beside any of them; ``random`` for
+        a source of random numbers, ``vsock`` for a number among the guests of the host.
     path : str
-        On the host; of ``tcp`` the address.
+        On the host; of ``tcp`` the address, of ``vsock`` the number, empty where libvirt chooses it.
     connects : bool
         Somebody else must listen there already.
     """
@@ -166,7 +173,7 @@ class Firmware:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryDevice:
-    """One ``<memory>`` device: ``nodes`` are the host's NUMA nodes that it is taken from.
+    """One ``<memory>`` device: ``nodes`` are the host's NUMA nodes that it is taken from, ``placed``: it has a slot.
 
     Attributes
     ----------
@@ -178,6 +185,7 @@ class MemoryDevice:
     size: int | None
     path: str = ""
     nodes: frozenset[int] = frozenset()
+    placed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +329,9 @@ def _disk(disk: etree._Element) -> Disk:
         source=_storage(disk),
         backing=tuple(backing),
         cache=_get(disk, "driver", "cache").replace("default", ""),
+        secrets=tuple(
+            dict.fromkeys(e.get("uuid") or f"usage {e.get('usage', '')}" for e in disk.iterfind(".//secret"))
+        ),
         readonly=device == "cdrom" or disk.find("readonly") is not None,
         shareable=disk.find("shareable") is not None,
         transient=disk.find("transient") is not None,
@@ -354,6 +365,7 @@ def _interface(element: etree._Element) -> Interface:
         portgroup=_get(element, "source", "portgroup"),
         model=_get(element, "model", "type"),
         backend=_get(element, "backend", "type"),
+        rules=_get(element, "filterref", "filter"),
         managed=_get(element, "target", "managed") != "no",
     )
 
@@ -387,7 +399,7 @@ def _filesystem(element: etree._Element) -> Filesystem:
 
 
 def _characters(root: etree._Element) -> Iterator[Character]:
-    for kind in ("serial", "parallel", "console", "channel"):
+    for kind in ("serial", "parallel", "console", "channel", "redirdev", "smartcard"):
         for element in root.iterfind(f"devices/{kind}"):
             type_ = element.get("type", "")
             for source in element.findall("source")[:1]:
@@ -397,6 +409,11 @@ def _characters(root: etree._Element) -> Iterator[Character]:
                     yield Character(device=kind, type=type_, path=path, connects=source.get("mode") == "connect")
             if log := _get(element, "log", "file"):
                 yield Character(device=kind, type="log", path=log)
+    for backend in root.iterfind("devices/rng/backend[@model='random']"):
+        if (path := (backend.text or "").strip()) not in ("", "/dev/random", "/dev/urandom"):  # every host has these
+            yield Character(device="rng", type="random", path=path)
+    for cid in root.iterfind("devices/vsock/cid"):
+        yield Character(device="vsock", type="vsock", path=cid.get("address", "") if cid.get("auto") != "yes" else "")
 
 
 def _firmware(root: etree._Element) -> Firmware:
@@ -418,6 +435,7 @@ def _memory(element: etree._Element, nodes: frozenset[int]) -> MemoryDevice:
         size=None if size is None else kib(size, size.text),
         path=_text(element, "source/path"),
         nodes=nodes,
+        placed=element.find("address[@type='dimm']") is not None,
     )
 
 

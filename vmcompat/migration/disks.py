@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os.path
 import shlex
+from collections.abc import Iterator
 from typing import Final
 
 from vmcompat.baseline.answer import some
@@ -32,7 +33,7 @@ def disks(seen: Observation) -> Verdict | None:
     there = seen.target.inventory
     if not attached or there is None:
         return None
-    found = []
+    found = [verdict for disk in attached for verdict in _opened(disk, seen.target, there)]
     for disk in attached:
         if seen.transfer.copy_disks and not disk.readonly and not disk.shareable:
             found.append(_copied(disk, seen.target, there))
@@ -41,6 +42,20 @@ def disks(seen: Observation) -> Verdict | None:
         elif disk.source is not None:
             found += [_seen_there(disk, image, seen) for image in (disk.source, *disk.backing)]
     return worst(found, seen)
+
+
+def _opened(disk: Disk, end: End, there: Inventory) -> Iterator[Verdict]:
+    """What stands in the way of reading it: libvirt there asks its own secrets for passwords and keys."""
+    for secret in disk.secrets:
+        what = f"{_of(disk)} is opened with the secret {plain(secret)}"
+        if there.secrets is None or secret.startswith("usage "):
+            yield Verdict("unknown", f"{what}, and {end.name} does not say whether it has that",
+                _virsh(end, "secret-list"),
+            )  # fmt: skip
+        elif secret not in there.secrets:
+            yield Verdict("block", f"{what}, which {end.name} lacks",
+                "define it there: virsh secret-define, secret-set-value",
+            )  # fmt: skip
 
 
 def _of(disk: Disk, image: Storage | None = None) -> str:

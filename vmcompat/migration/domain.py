@@ -19,6 +19,7 @@ from lxml import etree
 from vmcompat.errors import DocumentError
 from vmcompat.fleet.cpu import Cpu, parse_cpu, parse_xml, whole
 from vmcompat.migration.devices import Devices, devices_of, number_set
+from vmcompat.migration.immovable import Immovable, immovable_of
 
 # Whose guest it is: what the manager leaves in the XML, and how the manager itself is told to move it. Pacemaker
 # leaves nothing, and Proxmox does without libvirt.
@@ -69,6 +70,12 @@ class Domain:
         whatever the host offers.
     hostdevs : tuple of str
         Devices of the host that it was given, each by kind and address.
+    immovable : Immovable
+        These again, and what else holds it where it is.
+    hard_limit : bool
+        ``<memtune>`` limits what its QEMU may use of the host's memory.
+    shares : tuple of str
+        What of the host's caches and memory bandwidth ``<cputune>`` sets apart for it: ``cachetune``, ``memorytune``.
     launch_security : str or None
         How its memory is sealed from the host (``sev``, ``s390-pv``).
     devices : Devices
@@ -96,6 +103,9 @@ class Domain:
     hyperv: tuple[str, ...] = ()
     kvm: tuple[str, ...] = ()
     hostdevs: tuple[str, ...] = ()
+    immovable: Immovable = field(default_factory=Immovable)
+    hard_limit: bool = False
+    shares: tuple[str, ...] = ()
     launch_security: str | None = None
     devices: Devices = field(default_factory=Devices)
     managers: tuple[tuple[str, str, str], ...] = ()
@@ -133,7 +143,7 @@ def domain_of(root: etree._Element, *, xml: str, source: str) -> Domain:
     kind, cpu, tsc = root.find("os/type"), root.find("cpu"), root.find("clock/timer[@name='tsc'][@frequency]")
     pins, nodes = tuple(_pins(root, source)), tuple(_nodes(root, source))
     managers, namespaces = _owners(root, name=name, uuid=uuid)
-    sealed = root.find("launchSecurity")
+    sealed, held = root.find("launchSecurity"), immovable_of(root)
     return Domain(
         xml=xml,
         name=name,
@@ -151,7 +161,10 @@ def domain_of(root: etree._Element, *, xml: str, source: str) -> Domain:
         page_sizes=tuple(_page_sizes(root)),
         hyperv=_hyperv(root),
         kvm=_switched_on(root.find("features/kvm")),
-        hostdevs=tuple(_hostdevs(root)),
+        hostdevs=tuple(map(str, held.hostdevs)),
+        immovable=held,
+        hard_limit=_hard_limit(root),
+        shares=tuple(kind for kind, part in _SHARES if root.find(f"cputune/{kind}/{part}") is not None),
         launch_security=None if sealed is None else sealed.get("type", ""),
         devices=devices_of(root, source=source),
         managers=managers,
@@ -221,19 +234,15 @@ def _switched_on(element: etree._Element | None) -> tuple[str, ...]:
     return () if element is None else tuple(str(e.tag) for e in element if e.get("state") == "on")
 
 
-def _hostdevs(root: etree._Element) -> Iterator[str]:
-    for device in (*root.iterfind("devices/hostdev"), *root.iterfind("devices/interface[@type='hostdev']")):
-        address = device.find("source/address")
-        numbers = {} if address is None else {n: address.get(n, "") for n in ("domain", "bus", "slot", "function")}
-        if address is not None and address.get("uuid"):
-            where = address.get("uuid", "")
-        elif all(numbers.values()) and numbers:
-            where = "{domain}:{bus}:{slot}.{function}".format_map({k: v.removeprefix("0x") for k, v in numbers.items()})
-        else:
-            names = ((e.get("id") or e.get("name") or "") for e in device.iterfind("source/*"))
-            where = ":".join(name.removeprefix("0x") for name in names if name)
-        kind = "pci" if device.tag == "interface" else device.get("type", "")
-        yield f"{kind} {where}".strip()
+# What asks for a share; beside it either may hold no more than monitors, which ask for nothing.
+_SHARES: Final = (("cachetune", "cache"), ("memorytune", "node"))
+_NO_LIMIT: Final = 2**53 - 1  # libvirt's own word for none [KiB]
+
+
+def _hard_limit(root: etree._Element) -> bool:
+    limit = root.find("memtune/hard_limit")
+    size = None if limit is None else _kib(limit.text, limit.get("unit", "KiB"))
+    return size is not None and 0 < size < _NO_LIMIT
 
 
 def _owners(root: etree._Element, *, name: str, uuid: str) -> tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]]:

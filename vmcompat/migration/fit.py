@@ -170,7 +170,9 @@ def vendor(seen: Observation) -> Verdict | None:
     if asked is not None and given is not None:
         if asked == given:
             return Verdict("ok", f"{asked}, and {seen.target.name} gives {given}")
-        return Verdict("block", f"the guest has a CPU of {asked}, {seen.target.name} gives {given}",
+        # a definition moves anywhere, and does not start there
+        return Verdict("risk" if seen.transfer.offline else "block",
+            f"the guest has a CPU of {asked}, {seen.target.name} gives {given}",
             "no live migration crosses vendors: choose another target",
         )  # fmt: skip
     here, there = (e.capabilities.cpu.vendor if e.capabilities.cpu else None for e in (seen.source, seen.target))
@@ -297,6 +299,8 @@ def tsc(seen: Observation) -> Verdict | None:
     if moved is None or not (has_invtsc or moved.tsc_frequency):
         return None
     wanted = moved.tsc_frequency
+    if not wanted and seen.transfer.offline:  # what starts takes the frequency of its host
+        return None
     if not wanted:
         return Verdict(
             "block", "the CPU has invtsc and the definition fixes no TSC frequency: libvirt refuses to move it",
@@ -310,7 +314,9 @@ def tsc(seen: Observation) -> Verdict | None:
         return Verdict("ok", f"{name} has {given} Hz, within {_PPM} ppm of the guest's {wanted} Hz")
     differ = f"{name} has {given} Hz, the guest {wanted} Hz"
     if scaling is False:
-        return Verdict("block", f"{differ}, and it cannot scale", "choose a host of the same frequency")
+        return Verdict("risk" if seen.transfer.offline else "block", f"{differ}, and it cannot scale",
+            "choose a host of the same frequency",
+        )  # fmt: skip
     claim = "says that it scales, which is a claim and no proof" if scaling else "does not say whether it scales"
     return Verdict("warn", f"{differ}, and it {claim}", "try with a guest that nobody misses")
 

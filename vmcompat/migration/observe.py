@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from lxml import etree
@@ -284,6 +284,9 @@ def _end(
 
     about = describe(host)
     (capabilities,) = read_documents(about.capabilities.encode(), source=host.uri)
+    capabilities = replace(
+        capabilities, facts={**capabilities.facts, "shares": shares_of(about.capabilities, source=host.uri)}
+    )
     hypervisor, answers, refused, refusal = None, dict[str, CpuAnswer](), silent, None
     if not silent:
         try:
@@ -326,7 +329,20 @@ def _domcapabilities(host: Host, domain: Domain) -> tuple[Document | None, str]:
         (document,) = read_documents(text.encode(), source=host.uri)
     except (ConnectError, DocumentError) as e:
         return None, str(e)
-    return document, ""
+    return replace(document, facts={**document.facts, "sgx": has_sgx(text, source=host.uri)}), ""
+
+
+def has_sgx(domain_capabilities: str, *, source: str) -> bool | None:
+    """Whether a host has memory for SGX enclaves; None where its libvirt does not tell."""
+    sgx = parse_xml(domain_capabilities.encode(), source=source).find("features/sgx")
+    return None if sgx is None else sgx.get("supported") == "yes"
+
+
+def shares_of(capabilities: str, *, source: str) -> tuple[str, ...]:
+    """What a host can set apart for a guest, by libvirt's elements for it: ``cachetune``, ``memorytune``."""
+    root = parse_xml(capabilities.encode(), source=source)
+    controls = (("cachetune", "host/cache/bank/control"), ("memorytune", "host/memory_bandwidth/node/control"))
+    return tuple(kind for kind, path in controls if root.find(path) is not None)
 
 
 def _taken(host: Host, domain: Domain) -> tuple[tuple[str, str, bool], ...]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmcompat.fleet.cpu import X86
-from vmcompat.migration import attached, between, disks, fit, travel
+from vmcompat.migration import attached, between, blockers, disks, fit, travel
 from vmcompat.migration.fit import Severity, Verdict
 from vmcompat.migration.observe import End, Observation
 
@@ -135,7 +135,7 @@ def _vcpu(seen: Observation) -> Verdict | None:
         return None
     of_vcpu = [(where, cpus) for where, cpus in moved.pins if where.startswith("<vcpu cpuset")]
     if of_vcpu:
-        return _on_host(of_vcpu, seen.target, "cpu_ids", "CPUs", "<vcpu cpuset>")
+        return attached.worst([_on_host(of_vcpu, seen.target, "cpu_ids", "CPUs", "<vcpu cpuset>")], seen)
     threads = seen.target.capabilities.facts.get("threads")
     if not isinstance(threads, int):
         return Verdict("unknown", f"{seen.target.name} does not say how many CPUs it has", "virsh nodeinfo there")
@@ -146,12 +146,31 @@ def _vcpu(seen: Observation) -> Verdict | None:
 
 def _cputune(seen: Observation) -> Verdict | None:
     pins = [(where, cpus) for where, cpus in (seen.moved.pins if seen.moved else ()) if "<vcpu cpuset" not in where]
-    return _on_host(pins, seen.target, "cpu_ids", "CPUs", "<cputune>") if pins else None
+    found = [_on_host(pins, seen.target, "cpu_ids", "CPUs", "<cputune>")] if pins else []
+    if seen.moved and seen.moved.shares and seen.target.asked:  # documents tell of no shares
+        found.append(_shares(seen.moved.shares, seen.target))
+    return attached.worst(found, seen) if found else None
+
+
+def _shares(wanted: tuple[str, ...], end: End) -> Verdict:
+    """Of caches and memory bandwidth, which the kernel sets apart through a file system that may not be mounted."""
+    there = end.capabilities.facts.get("shares")
+    if not isinstance(there, tuple):
+        return Verdict("unknown", f"{end.name} does not say whether it sets caches or memory bandwidth apart",
+            "look for <cache> and <memory_bandwidth> with a <control> in virsh capabilities there",
+        )  # fmt: skip
+    if lacking := [f"<{kind}>" for kind in wanted if kind not in there]:
+        return Verdict("block", f"{end.name} cannot set apart what {', '.join(lacking)} asks for: its libvirt lists no "
+            "such control", "mount resctrl there and restart its libvirt (see virsh capabilities), or take it out of "
+            "<cputune> and power the guest off and on",
+        )  # fmt: skip
+    return Verdict("ok", f"{end.name} sets caches and memory bandwidth apart")
 
 
 def _numatune(seen: Observation) -> Verdict | None:
     nodes = list(seen.moved.nodes) if seen.moved else []
-    return _on_host(nodes, seen.target, "node_ids", "NUMA nodes", "<numatune>") if nodes else None
+    found = [_on_host(nodes, seen.target, "node_ids", "NUMA nodes", "<numatune>")] if nodes else []
+    return attached.worst(found, seen) if found else None
 
 
 def _on_host(named: list[tuple[str, frozenset[int]]], end: End, fact: str, what: str, where: str) -> Verdict:
@@ -177,9 +196,9 @@ def _memory(seen: Observation) -> Verdict | None:
     known = sizes if isinstance(sizes, tuple) else ()
     # Before all that may be forced: nobody forces pages that do not exist.
     if known and (absent := [size for size in moved.page_sizes if size is not None and size not in known]):
-        return Verdict("block", f"{end.name} has no huge pages of {', '.join(map(str, absent))} KiB",
+        return attached.worst([Verdict("block", f"{end.name} has no huge pages of {', '.join(map(str, absent))} KiB",
             "choose another host, or other pages at the next power cycle: <hugepages>",
-        )  # fmt: skip
+        )], seen)  # fmt: skip
     if not isinstance(there, int):
         return Verdict("unknown", f"{end.name} does not say how much memory it has", "virsh nodeinfo there")
     if moved.memory > there:
@@ -197,24 +216,6 @@ def _memory(seen: Observation) -> Verdict | None:
 
 def _gib(kib: int) -> str:
     return f"{kib / 2**20:.4g} GiB"
-
-
-def _hostdev(seen: Observation) -> Verdict | None:
-    if seen.moved is None or not seen.moved.hostdevs:
-        return None
-    return Verdict("risk", f"it has devices of its host: {', '.join(seen.moved.hostdevs)}. libvirt refuses most of "
-        "them, and elsewhere the address is another device's",
-        f"virsh detach-device --domain {seen.typed} first, and attach one there",
-    )  # fmt: skip
-
-
-def _launch_security(seen: Observation) -> Verdict | None:
-    sealed = None if seen.moved is None else seen.moved.launch_security
-    if sealed is None:
-        return None
-    return Verdict("block", f"its memory is sealed from the host ({sealed}): QEMU refuses to move it",
-        "shut it down, and start it there",
-    )  # fmt: skip
 
 
 def _owner(seen: Observation) -> Verdict:
@@ -279,7 +280,8 @@ CHECKS: Final[Mapping[str, Callable[[Observation], Verdict | None]]] = {
     "TSC": fit.tsc,
     "ADDRESS_BITS": fit.address_bits,
     "HYPERV": between.hyperv,
-    "HOSTDEV": _hostdev,
+    "HOSTDEV": blockers.hostdev,
+    "NON_MIGRATABLE": blockers.non_migratable,
     "DISKS": disks.disks,
     "CACHE": disks.cache,
     "TRANSIENT": disks.transient,
@@ -294,7 +296,7 @@ CHECKS: Final[Mapping[str, Callable[[Observation], Verdict | None]]] = {
     "SECLABEL": attached.seclabel,
     "MEMORY_DEVICES": attached.memory_devices,
     "TOPOLOGY": attached.topology,
-    "LAUNCH_SECURITY": _launch_security,
+    "LAUNCH_SECURITY": blockers.launch_security,
     "OWNER": _owner,
     "NAME": _name,
     "AUTOSTART": between.autostart,

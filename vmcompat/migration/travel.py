@@ -30,6 +30,11 @@ def peer(seen: Observation) -> Verdict:
     caller = "this client calls both" if seen.transfer.managed else f"{seen.source.name} calls {seen.peer_uri}"
     if seen.transfer.offline:
         return Verdict("ok", f"{caller}; no memory travels")
+    if not seen.migrate_uri and seen.target.name.startswith("localhost"):
+        return Verdict("unknown", f"{caller}, which calls itself {seen.target.name}: no name at which QEMU finds it; "
+            "libvirt refuses, unless migration_host in qemu.conf there says another",
+            "give migrate_uri='tcp://' and a name of it, or give that host a name",
+        )  # fmt: skip
     offered, scheme = seen.target.capabilities.facts.get("transports"), _scheme(seen)
     if not isinstance(offered, tuple) or not offered:
         return Verdict("unknown", f"{seen.target.name} does not say how guests may come", "look at virsh capabilities")
@@ -39,6 +44,10 @@ def peer(seen: Observation) -> Verdict:
             f"{seen.target.name} takes guests by {', '.join(offered)}, not by {scheme}",
             "choose migrate_uri= so",
         )
+    if scheme == "rdma" and seen.moved is not None and not seen.moved.hard_limit:
+        return Verdict("block", "by rdma libvirt moves no guest without a limit of its memory, all of which it locks",
+            "virsh memtune --hard-limit, some GiB above the guest's memory; or migrate_uri='tcp://...'",
+        )  # fmt: skip
     return Verdict("ok", f"{caller}; the guest travels by {scheme}")
 
 
