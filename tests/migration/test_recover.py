@@ -96,8 +96,8 @@ def test_only_what_never_ran_or_was_handed_over_is_destroyed() -> None:
                 assert (end.state, end.reason) == ("paused", "migration")
                 assert other.active
                 assert not (end.reason + other.reason).startswith("post-copy")
-                # the second is how one stands that moved held
-                arrived = (("running", "migrated"), ("paused", "user"))
+                # the latter two are how one stands that moved held, before it is let run and after
+                arrived = (("running", "migrated"), ("paused", "user"), ("running", "unpaused"))
                 assert at == "target" or (other.state, other.reason) in arrived
 
 
@@ -171,6 +171,7 @@ def test_a_definition_is_taken_away_only_where_it_does_not_run_and_another_is_ke
         (here("paused", "migration", job="migration"), there("running", "migrated"), "switching", None, []),
         (here("paused", "migration"), there("running", "migrated"), "source left", True, ["source destroy"]),
         (here("paused", "migration"), there("running", "migrated", job="incoming"), "switching", None, []),
+        (here("paused", "migration"), there("running", "unpaused"), "source left", True, ["source destroy"]),
         (here("paused", "migration"), there("running", "booted"), "source left", None, []),
         (here("paused", "migration"), there("paused", "user"), "source left", True,
          ["source destroy", "target resume"]),

@@ -264,8 +264,8 @@ def _switch_over(source: Side, target: Side) -> Verdict:
             remedy=f"{_WAIT}: a host that lost the other notices within its keepalive time, half a minute by default",
         )  # fmt: skip
     if target.holds == "guest":
-        # only libvirt itself, at the end of a migration, gives this reason
-        if target.reason == "migrated":
+        # libvirt gives the first reason at the end of a migration, the second to a guest that arrived held
+        if (target.state, target.reason) in (("running", "migrated"), ("running", "unpaused")):
             return Verdict("source left", True, (Act("source", "destroy"),),
                 remedy="end the paused QEMU at the source: the guest runs at the target",
             )  # fmt: skip
