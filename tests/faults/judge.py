@@ -170,7 +170,7 @@ class Judge:
             verdict.problems.append(f"the client: {told.message}")
             return False
         if told.outcome == "killed":  # what a person does then is to ask
-            left = self._recovery or recover(self.name, *self._uris)
+            left = recover(self.name, *self._uris)
             verdict.found = left.found
             return left.found == self._expected(alive)
         if told.outcome == "migrated":
