@@ -176,6 +176,7 @@ def test_findings_and_groups_have_names_of_their_own(samples: Path) -> None:
     assert audit.findings.index.is_unique
 
 
+@pytest.mark.slow
 def test_a_changed_copy_of_the_notebook_is_what_is_executed(samples: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("f'{len(audit.case.fleet)} hosts, says the planner'"))

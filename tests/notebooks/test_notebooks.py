@@ -104,7 +104,7 @@ def test_01_fleet_ends_in_words_that_the_frames_bear_out(samples: Path) -> None:
     assert "would be Westmere-IBRS,\nx86-64-v2, and cost" in words
 
 
-@pytest.mark.parametrize("per_wave", [3, 1])
+@pytest.mark.parametrize("per_wave", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_01_fleet_restarts_in_waves_all_guests_that_run_without_the_control(samples: Path, per_wave: int) -> None:
     said = run("01_fleet", per_wave=per_wave)
     fleet = vc.read_fleet(samples / "mixed").select("rack == 'ams-r2'")
@@ -156,6 +156,7 @@ def test_01_fleet_restarts_in_waves_all_guests_that_run_without_the_control(samp
     assert words.endswith("After that 0 guests can go one way only.\n")
 
 
+@pytest.mark.slow
 def test_01_fleet_reads_another_fleet_by_its_parameters(samples: Path) -> None:
     words = run("01_fleet", source=str(samples / "virsh_pair"), group="model", bought_together=["model"])[-1]
     assert words.startswith("2 of 2 hosts can be judged")
@@ -206,6 +207,7 @@ def test_02_baselines_ends_in_decisions_that_the_frames_bear_out(samples: Path, 
     assert vc.conforms(planned.drop(*planned.unknown), baseline=deployed, by="pool").ok
 
 
+@pytest.mark.slow
 def test_02_baselines_leaves_all_as_it_is_where_nothing_is_worth_it(samples: Path, tmp_path: Path) -> None:
     other = {"max_moves": 0, "worthwhile": 100_000, "old_hosts": {"the Westmere": "purchased < 2012"}}
     words = run("02_baselines", take_away=str(tmp_path), **other)[-1]
@@ -232,6 +234,7 @@ def test_03_explore_says_what_a_rack_can_promise_and_what_patches_and_pools_woul
     assert f"In no pool: {', '.join(proposed.missing)}." in words
 
 
+@pytest.mark.slow
 def test_03_explore_asks_another_fleet_by_its_parameters(samples: Path) -> None:
     other = {"upgraded": "westmere", "twin": "sandybridge", "drained": "Westmere", "guests": None}
     words = run("03_explore", source=str(samples / "virsh_pair"), rack="e", current="model", **other)[-1]

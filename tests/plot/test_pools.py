@@ -131,6 +131,7 @@ def test_of_many_kinds_those_that_move_are_drawn_first_and_none_is_lost(mixed: v
     assert all((s == BLANK).all() for s in folded)
 
 
+@pytest.mark.slow
 def test_five_hundred_hosts_stay_within_a_page(noisy: Callable[[int, float], vc.Fleet]) -> None:
     fleet = noisy(500, 0.02)
     ax = pools(vc.pools(fleet, 5, time_limit=1, allow_missing=True))
