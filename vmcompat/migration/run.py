@@ -206,7 +206,7 @@ class Run(Account):
         self.changed.append(f"{name} moved to {there.name}")
         if self._held:
             self._let_run(there)
-        if self.interrupted:
+        if self.interrupted and not self._held:  # else its QEMU has ended, which the verification tells
             raise self.stopped(self.too_late, next=self.look)
 
     def _let_run(self, there: Host) -> None:
